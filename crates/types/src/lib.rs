@@ -1,0 +1,19 @@
+//! The shared vocabulary: errors, callers, scopes, clocks, quantities.
+//!
+//! Everything here is a word that more than one crate says. Nothing here does anything: no network, no disk, no tasks.
+//! The one transport type it knows is tonic's `Status`, because every error ends as one.
+
+mod clock;
+mod error;
+pub mod page;
+mod principal;
+pub mod quantity;
+pub mod random;
+mod scope;
+pub mod text;
+pub mod time;
+
+pub use clock::Clock;
+pub use error::{Code, Error, FieldViolation, Result};
+pub use principal::{Caller, Principal, Role};
+pub use scope::{DEFAULT_TENANT, Scope};
