@@ -5,6 +5,7 @@
 
 mod clock;
 mod error;
+pub mod mask;
 pub mod page;
 mod principal;
 pub mod quantity;
