@@ -1,1 +1,33 @@
-//! To be written.
+//! Readings in columns: the form they keep from a sender's batch to disk and to a subscriber.
+//!
+//! A [`Column`] is one sensor's readings, ordered by time. A [`block`] is a column compressed for good. A [`Buckets`]
+//! summarises columns in intervals. [`wire`] turns the contracts' packed steps and deltas into times and values and back.
+//!
+//! Nothing here touches a network, a disk or a clock.
+//!
+//! ```
+//! use sensormesh_series::{Buckets, Column, Quality, block};
+//!
+//! let mut column = Column::default();
+//! column.upsert(1_000_000_000, 21.5, Quality::USUAL);
+//! column.upsert(2_000_000_000, 22.0, Quality::USUAL);
+//!
+//! let stored = block::encode(&column)?;
+//! let read = block::decode(&stored.header, &stored.data)?;
+//! assert_eq!(read, column);
+//!
+//! let mut minutes = Buckets::aligned(60_000_000_000);
+//! minutes.add_column(&read);
+//! assert_eq!(minutes.finish()[0].aggregate.mean(), 21.75);
+//! # Ok::<(), sensormesh_types::Error>(())
+//! ```
+
+mod aggregate;
+pub mod block;
+mod column;
+pub mod merge;
+mod varint;
+pub mod wire;
+
+pub use aggregate::{Aggregate, Bucket, Buckets, Sum, bucket_start};
+pub use column::{Column, Quality, Reading, Upsert};

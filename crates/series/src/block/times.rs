@@ -1,0 +1,108 @@
+//! A column of times: delta of delta in varints, runs of zeros as a count, or `pco` where that is smaller.
+
+use sensormesh_types::{Error, Result};
+
+use super::{corrupt, pco};
+use crate::varint;
+use crate::wire::gcd;
+
+const VARINTS: u8 = 0;
+const PCO: u8 = 1;
+
+/// Appends the times, which must increase.
+pub(super) fn put(out: &mut Vec<u8>, times: &[i64]) -> Result<()> {
+    let form = out.len();
+    out.push(VARINTS);
+    let (tick, ticks) = in_ticks(times).ok_or_else(|| Error::internal("times of a block lie too far apart"))?;
+    varint::put(out, varint::zigzag(times.first().copied().unwrap_or_default()));
+    varint::put(out, tick);
+    let body = out.len();
+    put_varints(out, &ticks);
+    // varints of a regular series take next to nothing; only beyond a fifth of a byte a reading is it worth trying
+    if (out.len() - body) * 5 > ticks.len() {
+        let mut other = Vec::with_capacity(out.len() - body);
+        pco::put(&mut other, &ticks)?;
+        if other.len() < out.len() - body {
+            out.truncate(body);
+            out.append(&mut other);
+            out[form] = PCO;
+        }
+    }
+    Ok(())
+}
+
+/// Reads `count` times.
+pub(super) fn take(mut bytes: &[u8], count: usize) -> Result<Vec<i64>> {
+    let (form, rest) = bytes.split_first().ok_or_else(|| corrupt("its times are missing"))?;
+    bytes = rest;
+    let mut header = || varint::take(&mut bytes).ok_or_else(|| corrupt("its times are cut off"));
+    let start = varint::unzigzag(header()?);
+    let tick = header()?;
+    let ticks = match *form {
+        VARINTS => take_varints(bytes, count),
+        PCO => Some(pco::take(bytes, count)?),
+        _ => None,
+    };
+    let ticks = ticks.filter(|ticks| ticks.len() == count).ok_or_else(|| corrupt("its times cannot be read"))?;
+    let times = ticks.iter().map(|n| start.checked_add_unsigned(n.checked_mul(tick)?));
+    times.collect::<Option<Vec<_>>>().ok_or_else(|| corrupt("its times are beyond the calendar"))
+}
+
+/// The distance of each time from the first, in the greatest tick that divides them all.
+fn in_ticks(times: &[i64]) -> Option<(u64, Vec<u64>)> {
+    let Some(start) = times.first() else { return Some((1, Vec::new())) };
+    let mut ways = Vec::with_capacity(times.len());
+    let mut tick = 0;
+    for time in times {
+        let way = (time >= start).then(|| time.abs_diff(*start))?;
+        tick = gcd(tick, way);
+        ways.push(way);
+    }
+    let tick = tick.max(1);
+    ways.iter_mut().for_each(|way| *way /= tick);
+    Some((tick, ways))
+}
+
+fn put_varints(out: &mut Vec<u8>, ticks: &[u64]) {
+    let (mut before, mut step, mut zeros) = (0u64, 0u64, 0u64);
+    for tick in ticks {
+        let next = tick.wrapping_sub(before);
+        let change = next.wrapping_sub(step) as i64;
+        (before, step) = (*tick, next);
+        if change == 0 {
+            zeros += 1;
+            continue;
+        }
+        put_zeros(out, &mut zeros);
+        varint::put(out, varint::zigzag(change));
+    }
+    put_zeros(out, &mut zeros);
+}
+
+fn put_zeros(out: &mut Vec<u8>, zeros: &mut u64) {
+    if *zeros > 0 {
+        varint::put(out, 0);
+        varint::put(out, *zeros);
+        *zeros = 0;
+    }
+}
+
+fn take_varints(mut bytes: &[u8], count: usize) -> Option<Vec<u64>> {
+    let mut ticks = Vec::with_capacity(count);
+    let (mut tick, mut step) = (0u64, 0u64);
+    while ticks.len() < count {
+        let change = varint::take(&mut bytes)?;
+        if change == 0 {
+            let zeros = usize::try_from(varint::take(&mut bytes)?).ok().filter(|n| *n <= count - ticks.len())?;
+            for _ in 0..zeros {
+                tick = tick.wrapping_add(step);
+                ticks.push(tick);
+            }
+        } else {
+            step = step.wrapping_add(varint::unzigzag(change) as u64);
+            tick = tick.wrapping_add(step);
+            ticks.push(tick);
+        }
+    }
+    Some(ticks)
+}
