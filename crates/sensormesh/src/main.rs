@@ -1,1 +1,78 @@
-fn main() {}
+//! The program: every service, and the commands to run and reach them.
+
+mod certs;
+mod cli;
+mod config;
+mod contract;
+mod data_dir;
+mod replay;
+mod run;
+mod server;
+mod services;
+mod split;
+mod status;
+mod up;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use cli::{Cli, Command, Common, ConfigCommand};
+use config::Config;
+
+fn main() -> std::process::ExitCode {
+    sensormesh_mesh::install_crypto_provider();
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sensormesh: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(args) => block_on(up::run(args)),
+        Command::Serve(args) => block_on(up::serve(args)),
+        Command::Certs(args) => certs::run(&args),
+        Command::Contract(command) => contract::run(&command),
+        Command::Config(ConfigCommand::Show { common, env }) => {
+            let config = Config::load(&common)?;
+            print!("{}", if env { config::show_env(&config)? } else { config::show(&config)? });
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Check { common }) => {
+            Config::load(&common)?;
+            println!("the configuration is right");
+            Ok(())
+        }
+        Command::Status(args) => {
+            let config = Config::load(&args.common)?;
+            block_on(status::run(args, config.port_base))
+        }
+        Command::Replay(args) => {
+            let config = Config::load(&args.common)?;
+            block_on(replay::run(args, config.port_base, &config.data_dir))
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// Whether two commands would read the same configuration; used to name the right file in messages.
+impl Common {
+    /// The flags that lead another process to the same configuration.
+    pub fn to_flags(&self) -> Vec<std::ffi::OsString> {
+        let mut flags = Vec::new();
+        if let Some(file) = &self.config {
+            flags.extend(["--config".into(), file.into()]);
+        }
+        if let Some(dir) = &self.data_dir {
+            flags.extend(["--data-dir".into(), dir.into()]);
+        }
+        flags
+    }
+}

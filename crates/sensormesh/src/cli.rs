@@ -1,0 +1,227 @@
+//! What can be said on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A sensor platform: from a sensor to a live dashboard, in one program.
+#[derive(Debug, Parser)]
+#[command(name = "sensormesh", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Starts the whole system on this machine, and creates what is missing
+    Up(UpArgs),
+    /// Runs the named services in this process
+    Serve(ServeArgs),
+    /// Makes or renews the certificates of this machine's services and of its operator
+    Certs(CertsArgs),
+    /// Prints what is derived from the contracts
+    #[command(subcommand)]
+    Contract(Contract),
+    /// Shows or checks the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Shows how a running system does
+    Status(StatusArgs),
+    /// Sends recorded data from a CSV file through the public interface
+    Replay(ReplayArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// The configuration file [default: sensormesh.toml in the data directory, if it is there]
+    #[arg(long, value_name = "FILE", env = "SENSORMESH_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where databases, certificates and the first password are kept [default: sensormesh-data]
+    #[arg(long, value_name = "DIR", env = "SENSORMESH_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The edge's port; every other port is relative to it [default: 8000]
+    #[arg(long, value_name = "PORT")]
+    pub port_base: Option<u16>,
+}
+
+/// Settings of `up` and `serve` that go before the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Settings {
+    /// The address of the edge [default: 127.0.0.1:<port-base>]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// The edge's certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The edge's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// A network whose X-Forwarded-For the edge believes; lets it listen without TLS
+    #[arg(long, value_name = "CIDR")]
+    pub behind_proxy: Vec<String>,
+    /// An origin whose pages may call the edge: https://dash.example.org
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// postgres://… (one schema a service, or `{service}` in the URL) [default: SQLite in the data directory]
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// A file that holds the database URL
+    #[arg(long, value_name = "FILE", env = "DATABASE_URL_FILE", conflicts_with = "database_url")]
+    pub database_url_file: Option<PathBuf>,
+    /// Leaves the sensors of this machine alone
+    #[arg(long)]
+    pub no_host_sensors: bool,
+}
+
+/// `sensormesh up`.
+#[derive(Clone, Debug, Args)]
+pub struct UpArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+    /// Settings that go before the file.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// One process for each service, restarted when it ends
+    #[arg(long)]
+    pub split: bool,
+}
+
+/// `sensormesh serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// The services to run
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+    /// Settings that go before the file.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Drains and ends when standard input ends: for a supervisor
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
+
+/// `sensormesh certs`.
+#[derive(Clone, Debug, Args)]
+pub struct CertsArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+    /// A further name or address that the services are reached by
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Makes new certificates even where the old ones are good for long
+    #[arg(long)]
+    pub renew: bool,
+}
+
+/// `sensormesh contract`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Contract {
+    /// Every REST route and the method behind it
+    Routes,
+    /// Who may call each method, for how long, at what cost
+    Policy,
+    /// The OpenAPI 3.1 description of the REST interface
+    Openapi,
+    /// Who calls whom
+    Graph,
+    /// The reference of every service, method and message, as Markdown
+    Docs,
+    /// The descriptors that later contracts are compared with, written to FILE
+    Release {
+        /// Where to write them
+        file: PathBuf,
+    },
+}
+
+/// `sensormesh config`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Prints every key with its meaning and its value in effect
+    Show {
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        common: Common,
+        /// As environment variables
+        #[arg(long)]
+        env: bool,
+    },
+    /// Says whether the configuration is right
+    Check {
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// `sensormesh status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+    /// How to reach the system.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// How a command reaches a running system.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Server {
+    /// The edge's address [default: http://127.0.0.1:<port-base>]
+    #[arg(long = "server", value_name = "URL")]
+    pub url: Option<String>,
+    /// A file that holds an access token [default: SENSORMESH_TOKEN, or a log-in as admin with the data directory's password]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The certificate authority to trust for https, PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// `sensormesh replay`.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The recording: CSV with a header row, plain or gzip
+    #[arg(value_name = "FILE.csv[.gz]")]
+    pub file: PathBuf,
+    /// The column that holds the time; repeated, the parts of it [default: found by its name]
+    #[arg(long = "time-column", value_name = "C")]
+    pub time_columns: Vec<String>,
+    /// The offset of times that name none: +08:00 [default: UTC]
+    #[arg(long, value_name = "OFFSET", allow_hyphen_values = true)]
+    pub utc_offset: Option<String>,
+    /// Texts that stand for a missing value, beside the empty one: NA,-200
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', allow_hyphen_values = true)]
+    pub missing: Vec<String>,
+    /// The device that the sensors belong to
+    #[arg(long, value_name = "ID")]
+    pub device: String,
+    /// The room to place the sensors in; made if need be
+    #[arg(long, value_name = "ID")]
+    pub room: Option<String>,
+    /// What to call a column, and its unit: 'indoor_co2 [ppm]=co2:ppm'
+    #[arg(long = "column", value_name = "HEADER=NAME[:UNIT]")]
+    pub columns: Vec<String>,
+    /// How fast: `max`, `real`, or so many times as fast as it was recorded
+    #[arg(long, default_value = "max", value_name = "max|real|N")]
+    pub speed: String,
+    /// Sends the readings as live ones instead of as backfill
+    #[arg(long)]
+    pub live: bool,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+    /// How to reach the system.
+    #[command(flatten)]
+    pub server: Server,
+}

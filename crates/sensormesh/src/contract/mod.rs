@@ -1,0 +1,83 @@
+//! Prints what is derived from the contracts.
+
+mod docs;
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+use sensormesh_proto::{METHODS, Method, graph};
+
+use crate::cli::Contract;
+
+/// Runs the command.
+pub fn run(command: &Contract) -> Result<()> {
+    let text = match command {
+        Contract::Routes => routes(),
+        Contract::Policy => policy(),
+        Contract::Openapi => serde_json::to_string_pretty(&sensormesh_edge::openapi())? + "\n",
+        Contract::Graph => call_graph(),
+        Contract::Docs => docs::markdown(),
+        Contract::Release { file } => {
+            std::fs::write(file, sensormesh_proto::FILE_DESCRIPTOR_SET)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            return Ok(());
+        }
+    };
+    print!("{text}");
+    Ok(())
+}
+
+/// One line for each REST route: verb, path, method.
+pub fn routes() -> String {
+    let mut lines: Vec<String> = METHODS
+        .iter()
+        .flat_map(|method| method.routes.iter().map(move |route| (method, route)))
+        .map(|(method, route)| {
+            let stream = if method.server_streaming { "  (stream)" } else { "" };
+            format!("{:<7} {:<48} {}.{}{stream}\n", route.verb, route.template, method.service_name, method.name)
+        })
+        .collect();
+    lines.sort_by(|a, b| a[8..].cmp(&b[8..]).then_with(|| a.cmp(b)));
+    lines.concat()
+}
+
+/// One line for each method: who may call it, its deadline, how it may be retried, its cost.
+pub fn policy() -> String {
+    METHODS.iter().map(policy_line).collect()
+}
+
+fn policy_line(method: &Method) -> String {
+    let policy = &method.policy;
+    let mut who = Vec::new();
+    if policy.public {
+        who.push("public".to_owned());
+    }
+    if let Some(role) = policy.min_role {
+        who.push(role.to_string());
+    }
+    if policy.devices {
+        who.push("devices".to_owned());
+    }
+    if !policy.services.is_empty() {
+        who.push(format!("services {}", policy.services.join(",")));
+    }
+    format!(
+        "{:<58} {:<44} {:>6}  {:?}  cost {}{}\n",
+        format!("{}/{}", method.service_name, method.name),
+        who.join(" | "),
+        sensormesh_types::text::format_duration(policy.deadline),
+        method.idempotency,
+        policy.cost,
+        if policy.spool { "  spool" } else { "" },
+    )
+}
+
+/// One line for each service: whom it calls.
+pub fn call_graph() -> String {
+    let mut text = String::new();
+    for (caller, callees) in graph() {
+        let callees: Vec<&str> = callees.iter().copied().collect();
+        let _ = writeln!(text, "{caller} → {}", if callees.is_empty() { "nobody".to_owned() } else { callees.join(", ") });
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! The one table of services. Nothing else asks which there are.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+use sensormesh_mesh::{Mesh, Service};
+use sensormesh_store as store;
+use sensormesh_types::Result;
+
+use crate::config::Config;
+
+/// The operations port of a service is this much above its own.
+pub const OPERATIONS_OFFSET: u16 = 1000;
+
+/// One service: its place in the port range, and how it is started.
+pub struct Entry {
+    /// Its name: `rooms`.
+    pub name: &'static str,
+    /// Its port, relative to the base.
+    pub offset: u16,
+    start: fn(Config, Mesh) -> BoxFuture<'static, Result<Service>>,
+}
+
+/// Every service, in an order in which each comes after those it calls.
+pub const ALL: &[Entry] = &[
+    Entry { name: "auth", offset: 1, start: |config, mesh| Box::pin(auth(config, mesh)) },
+    Entry { name: "devices", offset: 2, start: |config, mesh| Box::pin(devices(config, mesh)) },
+    Entry { name: "telemetry", offset: 3, start: |config, mesh| Box::pin(telemetry(config, mesh)) },
+    Entry { name: "adapters", offset: 4, start: |config, mesh| Box::pin(adapters(config, mesh)) },
+    Entry { name: "rooms", offset: 6, start: |config, mesh| Box::pin(rooms(config, mesh)) },
+    Entry { name: "edge", offset: 0, start: |config, mesh| Box::pin(edge(config, mesh)) },
+];
+
+impl Entry {
+    /// Starts the service; it serves nothing yet.
+    pub async fn start(&self, config: &Config, mesh: &Mesh) -> Result<Service> {
+        (self.start)(config.clone(), mesh.clone()).await
+    }
+
+    /// Its port.
+    pub fn port(&self, config: &Config) -> u16 {
+        config.port_base + self.offset
+    }
+
+    /// Its operations port.
+    pub fn operations_port(&self, config: &Config) -> u16 {
+        self.port(config) + OPERATIONS_OFFSET
+    }
+}
+
+/// The service with this name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    ALL.iter().find(|entry| entry.name == name)
+}
+
+/// The mesh's configuration with what follows from the data directory and the ports.
+pub fn mesh_config(config: &Config) -> sensormesh_mesh::Config {
+    let mut mesh = config.mesh.clone();
+    if mesh.pki_dir.as_os_str().is_empty() {
+        mesh.pki_dir = config.data_dir.join("pki");
+    }
+    if mesh.state_dir.as_os_str().is_empty() {
+        mesh.state_dir.clone_from(&config.data_dir);
+    }
+    for entry in ALL {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, entry.port(config)));
+        mesh.endpoints.entry(entry.name.to_owned()).or_insert_with(|| vec![address.to_string()]);
+    }
+    mesh
+}
+
+/// Where the databases are.
+fn database(config: &Config) -> store::Config {
+    let url = match config.database.url.as_str() {
+        "" => format!("sqlite:{}", config.data_dir.join("{service}.db").display()),
+        url => url.to_owned(),
+    };
+    store::Config { url, ..store::Config::default() }
+}

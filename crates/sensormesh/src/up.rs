@@ -1,0 +1,127 @@
+//! `up`: the whole system on this machine. `serve`: some services in this process.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::AsyncReadExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{ServeArgs, UpArgs};
+use crate::config::Config;
+use crate::server::ADMIN_PASSWORD_FILE;
+use crate::services::{self, Entry};
+use crate::{certs, data_dir, run, split};
+
+/// Runs the whole system until it is told to stop.
+pub async fn run(args: UpArgs) -> Result<()> {
+    let mut config = Config::load(&args.common)?.with(&args.settings)?;
+    config.adapters.host.enabled = !args.settings.no_host_sensors;
+    data_dir::create(&config.data_dir)?;
+    config.data_dir = config.data_dir.canonicalize()?;
+    let _lock = data_dir::lock(&config.data_dir, "up", Duration::from_millis(500))?;
+    let log = sensormesh_observability::init(&config.log)?;
+    let pki = certs::ensure(&config, &[])?;
+    let renewal = tokio::spawn(pki.keep(sensormesh_mesh::Shutdown::new()));
+    if args.split {
+        let supervisor = split::start(&config).await?;
+        welcome(&config)?;
+        told_to_stop().await?;
+        supervisor.stop().await;
+    } else {
+        let entries: Vec<&Entry> = services::ALL.iter().collect();
+        let running = run::start(&config, &entries).await?;
+        welcome(&config)?;
+        told_to_stop().await?;
+        running.stop().await;
+    }
+    renewal.abort();
+    log.shutdown();
+    Ok(())
+}
+
+/// Runs the named services until told to stop.
+pub async fn serve(args: ServeArgs) -> Result<()> {
+    let config = Config::load(&args.common)?.with(&args.settings)?;
+    let entries: Vec<&Entry> = args.services.iter().map(|name| entry(name)).collect::<Result<_>>()?;
+    data_dir::create(&config.data_dir)?;
+    let mut locks = Vec::new();
+    for entry in &entries {
+        // A predecessor that was told to stop drains first.
+        locks.push(data_dir::lock(&config.data_dir, entry.name, Duration::from_secs(30))?);
+    }
+    let mut log = config.log.clone();
+    if let [entry] = entries.as_slice() {
+        entry.name.clone_into(&mut log.service_name);
+    }
+    let log = sensormesh_observability::init(&log)?;
+    let running = run::start(&config, &entries).await?;
+    tracing::info!(services = args.services.join(","), "ready");
+    if args.supervised {
+        tokio::select! {
+            stop = told_to_stop() => stop?,
+            () = supervisor_gone() => {}
+        }
+    } else {
+        told_to_stop().await?;
+    }
+    running.stop().await;
+    log.shutdown();
+    drop(locks);
+    Ok(())
+}
+
+fn entry(name: &str) -> Result<&'static Entry> {
+    services::find(name).with_context(|| {
+        let known: Vec<&str> = services::ALL.iter().map(|entry| entry.name).collect();
+        format!("there is no service {name:?}; there are {}", known.join(", "))
+    })
+}
+
+/// Says where to look and how to log in.
+fn welcome(config: &Config) -> Result<()> {
+    let secure = !config.edge.tls_cert.as_os_str().is_empty();
+    let scheme = if secure { "https" } else { "http" };
+    let listen = config.edge.listen.unwrap_or(([127, 0, 0, 1], config.port_base).into());
+    let base = format!("{scheme}://{listen}");
+    let password = config.data_dir.join(ADMIN_PASSWORD_FILE);
+    let log_in = match std::fs::read_to_string(&password) {
+        Ok(text) => format!("admin / {}   (until it is changed; also in {})", text.trim(), password.display()),
+        Err(_) => "with your own name and password".to_owned(),
+    };
+    let dir = config.data_dir.join("pki");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "dashboard   {base}/")?;
+    writeln!(out, "log in      {log_in}")?;
+    writeln!(out, "interface   {base}/docs   (OpenAPI: {base}/openapi.json)")?;
+    writeln!(out, "health      {base}/health")?;
+    writeln!(
+        out,
+        "gRPC        buf curl --cacert {0}/ca.pem --cert {0}/operator.pem --key {0}/operator-key.pem --list-methods https://localhost:{1}",
+        dir.display(),
+        config.port_base + 6
+    )?;
+    writeln!(out, "data        {}", config.data_dir.display())?;
+    writeln!(out, "ready")?;
+    out.flush()?;
+    Ok(())
+}
+
+async fn told_to_stop() -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let received = tokio::select! {
+        received = terminate.recv() => received,
+        received = interrupt.recv() => received,
+    };
+    if received.is_none() {
+        bail!("signals cannot be received");
+    }
+    Ok(())
+}
+
+/// The supervisor holds the other end of standard input; it ends with the supervisor, however that ended.
+async fn supervisor_gone() {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
