@@ -1,0 +1,163 @@
+//! Which of an upstream's endpoints takes the next call.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use sensormesh_observability::metrics;
+use sensormesh_types::{Error, random};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::connect::Connector;
+use super::endpoint::Endpoint;
+use super::failure;
+use super::resolve::Discovery;
+
+/// The shortest time between two resolutions that failures ask for.
+const RESOLVE_GAP: Duration = Duration::from_secs(1);
+
+/// The endpoints of one upstream: power of two choices by load among those that are well.
+///
+/// An endpoint that cannot be connected to gets no calls until a task of its own has reached it. One that keeps failing
+/// calls is ejected for a while, but never more than half of them: if most are bad, it is not they.
+pub(crate) struct Balancer {
+    upstream: String,
+    discovery: Box<dyn Discovery>,
+    connector: Arc<Connector>,
+    shown: metrics::Upstream,
+    endpoints: RwLock<Vec<Arc<Endpoint>>>,
+    /// When it was last resolved; also keeps two resolutions from running at once.
+    resolved: tokio::sync::Mutex<Option<Instant>>,
+    again: Arc<Notify>,
+}
+
+impl Balancer {
+    pub(crate) fn new(
+        upstream: &str,
+        discovery: Box<dyn Discovery>,
+        connector: Arc<Connector>,
+        shown: metrics::Upstream,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            upstream: upstream.to_owned(),
+            discovery,
+            connector,
+            shown,
+            endpoints: RwLock::default(),
+            resolved: tokio::sync::Mutex::new(None),
+            again: Arc::default(),
+        })
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// An endpoint for the next call, another than those `tried` where there is one.
+    pub(crate) async fn pick(self: &Arc<Self>, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, Error> {
+        if let Some(endpoint) = self.choose(tried) {
+            return Ok(endpoint);
+        }
+        self.resolve_first().await?;
+        self.choose(tried).ok_or_else(|| failure::unreachable(&self.upstream, "no address"))
+    }
+
+    /// Counts how a call to an endpoint went.
+    pub(crate) fn report(&self, endpoint: &Endpoint, good: bool) {
+        if good {
+            endpoint.well();
+        } else if endpoint.failed(self.connector.rules().eject_failures) && self.may_eject() {
+            endpoint.eject();
+            self.shown.ejections.add(1);
+            let address = endpoint.address.socket;
+            tracing::warn!(upstream = self.upstream, %address, "an endpoint keeps failing and gets no calls for now");
+        }
+    }
+
+    /// Asks for another resolution soon: an endpoint could not be reached.
+    pub(crate) fn doubt(&self) {
+        self.again.notify_one();
+    }
+
+    fn may_eject(&self) -> bool {
+        let endpoints = self.endpoints.read();
+        let ejected = endpoints.iter().filter(|e| e.is_ejected()).count();
+        (ejected + 1) * 2 <= endpoints.len()
+    }
+
+    fn choose(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        let endpoints = self.endpoints.read();
+        if let [only] = endpoints.as_slice() {
+            return Some(Arc::clone(only));
+        }
+        let fresh = |e: &Endpoint| !tried.iter().any(|t| std::ptr::eq(Arc::as_ptr(t), e));
+        choose(&endpoints, |e| fresh(e) && !e.is_down() && !e.is_ejected())
+            .or_else(|| choose(&endpoints, |e| fresh(e) && !e.is_down()))
+            .or_else(|| choose(&endpoints, |e| !e.is_down()))
+            .or_else(|| choose(&endpoints, fresh))
+            .or_else(|| choose(&endpoints, |_| true))
+    }
+
+    /// Resolves if that has not succeeded yet, and keeps resolving where the answer may change.
+    async fn resolve_first(self: &Arc<Self>) -> Result<(), Error> {
+        let mut resolved = self.resolved.lock().await;
+        if !self.endpoints.read().is_empty() {
+            return Ok(());
+        }
+        let first = resolved.is_none();
+        if resolved.is_some_and(|last| last.elapsed() < RESOLVE_GAP) {
+            return Err(failure::unreachable(&self.upstream, "no address"));
+        }
+        *resolved = Some(Instant::now());
+        if first && let Some(every) = self.discovery.refresh() {
+            tokio::spawn(keep_resolving(Arc::downgrade(self), Arc::clone(&self.again), every));
+        }
+        self.resolve().await
+    }
+
+    async fn resolve(&self) -> Result<(), Error> {
+        let addresses = self.discovery.resolve().await.map_err(|e| failure::unreachable(&self.upstream, e))?;
+        if addresses.is_empty() {
+            // an empty answer is more often a broken resolver than the end of a service
+            return Ok(());
+        }
+        let mut endpoints = self.endpoints.write();
+        *endpoints = addresses
+            .into_iter()
+            .map(|address| match endpoints.iter().find(|e| e.address == address) {
+                Some(known) => Arc::clone(known),
+                None => Endpoint::new(address, Arc::clone(&self.connector)),
+            })
+            .collect();
+        Ok(())
+    }
+}
+
+/// The less loaded of two at random among those that are fit.
+fn choose(endpoints: &[Arc<Endpoint>], fit: impl Fn(&Endpoint) -> bool) -> Option<Arc<Endpoint>> {
+    let fit: Vec<&Arc<Endpoint>> = endpoints.iter().filter(|e| fit(e)).collect();
+    let count = fit.len();
+    if count < 2 {
+        return fit.first().map(|e| Arc::clone(e));
+    }
+    let draw = u64::from_le_bytes(random::bytes());
+    let index = |bits: u64, below: usize| usize::try_from(bits % u64::try_from(below).unwrap_or(1)).unwrap_or(0);
+    let first = index(draw & 0xffff_ffff, count);
+    let second = (first + 1 + index(draw >> 32, count - 1)) % count;
+    let chosen = if fit[second].load() < fit[first].load() { second } else { first };
+    Some(Arc::clone(fit[chosen]))
+}
+
+async fn keep_resolving(balancer: Weak<Balancer>, again: Arc<Notify>, every: Duration) {
+    loop {
+        tokio::time::sleep(RESOLVE_GAP).await;
+        let rest = every.saturating_sub(RESOLVE_GAP).mul_f64(0.8 + 0.4 * random::fraction());
+        // woken early or not, it is time
+        let _ = tokio::time::timeout(rest, again.notified()).await;
+        let Some(balancer) = balancer.upgrade() else { return };
+        if let Err(error) = balancer.resolve().await {
+            tracing::debug!(?error, upstream = balancer.upstream, "the addresses stay as they are");
+        }
+    }
+}
