@@ -1,0 +1,32 @@
+# Every target is one line; what needs more is a program under tools/ or crates/.
+CARGO ?= cargo
+DASHBOARD = services/edge/dashboard
+
+.PHONY: help run test bench lint fmt proto client dashboard prepare
+
+help: ## lists the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: dashboard ## builds and starts the whole system on this machine
+	$(CARGO) run --release -- up $(ARGS)
+
+test: ## installs what the tests need and runs them all
+	python3 tools/test.py
+
+bench: ## measures speed and size, each against a limit or a peer in the same run
+	python3 tools/bench.py
+
+lint: ## says what CI refuses: format, clippy, contracts, licences
+	python3 tools/lint.py
+
+fmt: ## formats code and contracts
+	$(CARGO) fmt --all && python3 tools/lint.py --fix-contracts
+
+proto: ## the contracts' descriptors and reference, after a release or a change
+	$(CARGO) run -- contract docs > docs/contracts.md && $(CARGO) run -- contract release proto/released.binpb
+
+client: ## the npm package of the contracts, in services/edge/dashboard/client
+	python3 tools/dashboard.py client
+
+dashboard: ## builds the dashboard where Node.js is there
+	python3 tools/dashboard.py build

@@ -1,0 +1,50 @@
+"""Builds the dashboard and the npm package of the contracts, where Node.js is there.
+
+    dashboard.py build    services/edge/dashboard/dist, embedded by the next build of the program
+    dashboard.py client   services/edge/dashboard/client, an installable package
+    dashboard.py test     the browser's journeys, against the program that is built
+"""
+
+import sys
+
+from machine import ROOT, node, run, say, skip
+
+HOME = ROOT / "services/edge/dashboard"
+
+
+def install() -> bool:
+    if not node():
+        skip("dashboard", "needs Node.js and npm")
+        return False
+    stamp = HOME / "node_modules/.package-lock.json"
+    lock = HOME / "package-lock.json"
+    if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
+        run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=HOME)
+        stamp.touch()
+    return True
+
+
+def newest(*folders: str) -> float:
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+def build() -> None:
+    index = HOME / "dist/index.html"
+    sources = newest("services/edge/dashboard/src", "proto")
+    if index.exists() and index.stat().st_mtime > sources:
+        say("dashboard: up to date")
+    elif install():
+        run("npm", "run", "--silent", "build", cwd=HOME)
+
+
+def main() -> None:
+    what = sys.argv[1] if len(sys.argv) > 1 else "build"
+    if what == "build":
+        build()
+    elif install():
+        run("npm", "run", "--silent", what, cwd=HOME)
+
+
+if __name__ == "__main__":
+    main()
