@@ -25,17 +25,12 @@ pub struct Contracts {
     pub bytes: Vec<u8>,
 }
 
-/// Compiles every `.proto` file under `proto/sensormesh`, with imports from `proto/third_party`.
+/// Compiles every `.proto` file under `root`, with imports from `includes`; `root` lies within one of those.
 ///
 /// # Errors
 ///
 /// Says which file could not be read or is wrong, and where.
-pub fn compile(proto: &Path) -> Result<Contracts> {
-    compile_in(&[proto.to_owned(), proto.join("third_party")], &proto.join("sensormesh"))
-}
-
-/// Compiles every `.proto` file under `root`, with imports from `includes`.
-pub(crate) fn compile_in(includes: &[PathBuf], root: &Path) -> Result<Contracts> {
+pub fn compile(root: &Path, includes: &[PathBuf]) -> Result<Contracts> {
     let mut files = Vec::new();
     find(root, &mut files)?;
     files.sort();
@@ -83,6 +78,11 @@ impl Contracts {
             .cloned()
             .collect();
         FileDescriptorSet { file }
+    }
+
+    /// The encoded descriptors without any source information.
+    pub(crate) fn without_comments(&self) -> Result<Vec<u8>> {
+        strip_source_info(&self.bytes, |_| false)
     }
 
     /// Every message that a Rust type is generated for.

@@ -28,21 +28,30 @@ pub use routes::{Route, Segment, Template};
 /// The package prefix of our own contracts; everything else is a vendored import.
 pub const OURS: &str = "sensormesh.";
 
-/// Compiles the contracts under `proto` into `OUT_DIR`. Called by the build script of `crates/proto` and by nothing else.
+/// Compiles every contract under `root` into `folder` of `OUT_DIR`. Called by the build script of `crates/proto` only.
 ///
 /// # Errors
 ///
 /// Says which file, method or field is wrong.
-pub fn build(proto: &Path) -> Result<()> {
-    println!("cargo:rerun-if-changed={}", proto.join("sensormesh").display());
-    println!("cargo:rerun-if-changed={}", proto.join("third_party").display());
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set: not a build script")?);
-    generate(&compile(proto)?, &out)
+pub fn build(root: &Path, includes: &[PathBuf], folder: &str) -> Result<()> {
+    let out =
+        PathBuf::from(std::env::var_os("OUT_DIR").context("OUT_DIR is not set: not a build script")?).join(folder);
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    // the folder, so that a new file is noticed too, and every import wherever it lies
+    println!("cargo:rerun-if-changed={}", root.display());
+    let contracts = compile(root, includes)?;
+    for file in contracts.pool.files() {
+        for path in includes.iter().map(|i| i.join(file.name())).filter(|p| p.exists()) {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
+    generate(&contracts, &out)
 }
 
 /// Writes the code for `contracts` into `out`:
 ///
 /// - `contracts.binpb`: the descriptors with all their options, comments of our own files kept;
+/// - `release.binpb`: the same without comments, which is what a release keeps;
 /// - `contracts.rs`: the module tree of messages, clients and server traits;
 /// - `tables.rs`: the static tables of methods and services;
 /// - `clients.rs`: `ServiceClient` for every client;
@@ -57,6 +66,7 @@ pub fn generate(contracts: &Contracts, out: &Path) -> Result<()> {
         std::fs::write(out.join(name), content).with_context(|| format!("cannot write {name} into {}", out.display()))
     };
     write("contracts.binpb", &contracts.bytes)?;
+    write("release.binpb", &contracts.without_comments()?)?;
     write("tables.rs", tables::emit(&methods).as_bytes())?;
     write("clients.rs", clients::emit(&methods).as_bytes())?;
     write("validate.rs", validate::emit(contracts)?.as_bytes())?;

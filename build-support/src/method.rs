@@ -71,7 +71,7 @@ pub fn methods(contracts: &Contracts) -> Result<Vec<Method>> {
 fn read(contracts: &Contracts, service: &str, method: &MethodDescriptor) -> Result<Method> {
     let parent = method.parent_service();
     // read from the typed options: a standard option survives prost
-    let level = method.method_descriptor_proto().options.as_ref().map(|o| o.idempotency_level());
+    let level = method.method_descriptor_proto().options.as_ref().map(prost_types::MethodOptions::idempotency_level);
     Ok(Method {
         path: format!("/{}/{}", parent.full_name(), method.name()),
         service: service.to_owned(),

@@ -1,5 +1,7 @@
 //! The rules of one value: a `buf.validate` rule in, a Rust condition and a sentence out.
 
+use std::borrow::Cow;
+
 use anyhow::{Context, Result, bail};
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, Value};
 
@@ -145,8 +147,7 @@ fn enumeration(kind: &EnumDescriptor, rules: &DynamicMessage) -> Result<Vec<Chec
 }
 
 fn number(kind: &Kind, rules: &DynamicMessage) -> Result<Vec<Check>> {
-    let bound =
-        |name: &str| rules.has_field_by_name(name).then(|| rules.get_field_by_name(name).map(|v| v.into_owned()));
+    let bound = |name: &str| rules.has_field_by_name(name).then(|| rules.get_field_by_name(name).map(Cow::into_owned));
     let lower = bound("gt").or_else(|| bound("gte")).flatten();
     let upper = bound("lt").or_else(|| bound("lte")).flatten();
     if let (Some(lower), Some(upper)) = (&lower, &upper)
@@ -184,7 +185,7 @@ fn moment(rules: &DynamicMessage) -> Result<Vec<Check>> {
             _ => return Ok(None),
         };
         let Some(bound) = value.as_message() else { return Ok(None) };
-        let part = |name: &str| bound.get_field_by_name(name).map(|v| v.into_owned());
+        let part = |name: &str| bound.get_field_by_name(name).map(Cow::into_owned);
         let seconds = part("seconds").and_then(|v| v.as_i64()).unwrap_or(0);
         let nanos = part("nanos").and_then(|v| v.as_i32()).unwrap_or(0);
         let shown = if nanos == 0 { format!("{seconds} s") } else { format!("{seconds} s {nanos} ns") };

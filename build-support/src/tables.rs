@@ -7,11 +7,17 @@ use crate::{Idempotency, Method, Role};
 
 /// Writes `METHODS` and `SERVICES`.
 pub(crate) fn emit(methods: &[Method]) -> String {
-    let mut out = String::from("pub static METHODS: &[crate::Method] = &[\n");
+    let mut out = String::from(
+        "/// Every method of every service of ours, by service and then as the contract has them.\n\
+         pub static METHODS: &[crate::Method] = &[\n",
+    );
     for method in methods {
         emit_method(method, &mut out);
     }
-    out.push_str("];\npub static SERVICES: &[(&str, &str)] = &[\n");
+    out.push_str(
+        "];\n/// Every service: its one name, `rooms`, and its full name, `sensormesh.rooms.v1.RoomsService`.\n\
+         pub static SERVICES: &[(&str, &str)] = &[\n",
+    );
     let services: BTreeSet<_> = methods.iter().map(|m| (&m.service, &m.package, &m.service_ident)).collect();
     for (short, package, ident) in services {
         let _ = writeln!(out, "({short:?}, \"{package}.{ident}\"),");

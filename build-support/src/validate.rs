@@ -195,7 +195,7 @@ impl Writer {
                 match (rule.name(), value.as_u64(), value.as_bool()) {
                     ("min_items", Some(n), _) => whole += &emit_checks(&[at_least(n, "item")]),
                     ("max_items", Some(n), _) => whole += &emit_checks(&[at_most(n, "item")]),
-                    ("unique", _, Some(true)) => whole += &emit_checks(&[unique(&field.kind())?]),
+                    ("unique", _, Some(true)) => whole += unique(&field.kind())?,
                     ("unique", _, Some(false)) => {}
                     ("items", ..) => items = value.as_message().context("items without rules")?.clone(),
                     _ => bail!("the rule {:?} is not supported", rule.full_name()),
@@ -395,11 +395,11 @@ fn plural(noun: &str) -> String {
     noun.strip_suffix('y').map_or_else(|| format!("{noun}s"), |stem| format!("{stem}ies"))
 }
 
-fn unique(kind: &Kind) -> Result<Check> {
+fn unique(kind: &Kind) -> Result<&'static str> {
     if matches!(kind, Kind::Float | Kind::Double | Kind::Message(_)) {
         bail!("`unique` is supported for text, bytes, integers and enums only");
     }
-    Ok(Check { broken: "!crate::validate::unique(v)".to_owned(), message: "must not repeat an item".to_owned() })
+    Ok("found.add_repeated(at, v);\n")
 }
 
 fn emit_checks(checks: &[Check]) -> String {

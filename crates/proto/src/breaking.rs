@@ -1,15 +1,17 @@
 //! Which changes of a contract would break somebody who speaks an earlier one.
 //!
-//! The rules are those of buf's WIRE_JSON: what is on the wire and what is in JSON keeps its meaning. Names that only
-//! source code sees may change; nobody outside compiles our source.
+//! The rules are those of buf's WIRE_JSON: what is on the wire and what is in JSON keeps its meaning. REST routes are
+//! held too, because the contract is where they stand.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
 };
 use sensormesh_types::{Error, Result};
-use std::collections::BTreeMap;
 
 /// Compares two encoded `FileDescriptorSet`s and says, one sentence each, what of `released` is broken in `present`.
 /// Only packages of our own count.
@@ -18,6 +20,10 @@ use std::collections::BTreeMap;
 ///
 /// One of the two is not a `FileDescriptorSet`.
 pub fn breaking_changes(released: &[u8], present: &[u8]) -> Result<Vec<String>> {
+    let removed_routes = {
+        let present = routes(present)?;
+        routes(released)?.into_iter().filter(move |route| !present.contains(route))
+    };
     let (released, present) = (Index::of(released)?, Index::of(present)?);
     let mut found = Vec::new();
     for (name, old) in &released.messages {
@@ -38,6 +44,39 @@ pub fn breaking_changes(released: &[u8], present: &[u8]) -> Result<Vec<String>> 
             None => found.push(format!("service {name} was removed")),
         }
     }
+    found.extend(removed_routes.map(|(method, route)| format!("route {route} of method {method} was removed")));
+    Ok(found)
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Error {
+    Error::invalid("descriptors", format!("not a FileDescriptorSet: {error}"))
+}
+
+/// Every REST route of ours: the full name of its method, and `GET /v1/rooms`.
+fn routes(bytes: &[u8]) -> Result<BTreeSet<(String, String)>> {
+    let pool = DescriptorPool::decode(bytes).map_err(unreadable)?;
+    let mut found = BTreeSet::new();
+    let Some(http) = pool.get_extension_by_name("google.api.http") else { return Ok(found) };
+    for method in pool.services().filter(|s| s.package_name().starts_with("sensormesh.")).flat_map(|s| {
+        // a service's methods borrow it
+        s.methods().collect::<Vec<_>>()
+    }) {
+        let options = method.options();
+        let value = options.get_extension(&http);
+        let Some(rule) = value.as_message() else { continue };
+        let mut add = |rule: &DynamicMessage| {
+            for verb in ["get", "put", "post", "delete", "patch"] {
+                if let Some(path) = rule.get_field_by_name(verb).filter(|_| rule.has_field_by_name(verb)) {
+                    let route = format!("{} {}", verb.to_uppercase(), path.as_str().unwrap_or_default());
+                    found.insert((method.full_name().to_owned(), route));
+                }
+            }
+        };
+        add(rule);
+        let more = rule.get_field_by_name("additional_bindings");
+        let more = more.as_deref().and_then(Value::as_list).unwrap_or_default();
+        more.iter().filter_map(Value::as_message).for_each(&mut add);
+    }
     Ok(found)
 }
 
@@ -51,8 +90,7 @@ struct Index {
 
 impl Index {
     fn of(bytes: &[u8]) -> Result<Self> {
-        let set = FileDescriptorSet::decode(bytes)
-            .map_err(|e| Error::invalid("descriptors", format!("not a FileDescriptorSet: {e}")))?;
+        let set = FileDescriptorSet::decode(bytes).map_err(unreadable)?;
         let mut index = Self::default();
         for file in set.file.into_iter().filter(|f| f.package().starts_with("sensormesh.")) {
             let package = file.package().to_owned();

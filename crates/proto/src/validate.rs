@@ -93,13 +93,14 @@ impl Found {
             self.violations.push(FieldViolation { field: at.to_string(), description: description.to_owned() });
         }
     }
-}
 
-/// Whether no item stands twice.
-#[allow(dead_code, reason = "called by the code of contracts that use the rule `repeated.unique`")]
-pub(crate) fn unique<T: Eq + Hash>(items: &[T]) -> bool {
-    let mut seen = HashSet::with_capacity(items.len());
-    items.iter().all(|item| seen.insert(item))
+    /// Notes that the list at `at` holds an item twice, if it does.
+    pub fn add_repeated<T: Eq + Hash>(&mut self, at: &At<'_>, items: &[T]) {
+        let mut seen = HashSet::with_capacity(items.len());
+        if !items.iter().all(|item| seen.insert(item)) {
+            self.add(at, "must not repeat an item");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,11 +115,5 @@ mod tests {
         assert_eq!(third.field("sensor_id").to_string(), "readings[3].sensor_id");
         let labels = third.field("labels");
         assert_eq!(labels.key(&"floor").to_string(), "readings[3].labels[\"floor\"]");
-    }
-
-    #[test]
-    fn a_repeated_item_is_seen() {
-        assert!(unique(&["a", "b"]));
-        assert!(!unique(&["a", "b", "a"]));
     }
 }
