@@ -4,17 +4,18 @@
 //! calls are the service's own.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 tokio::task_local! {
-    static CURRENT: Context;
+    static CURRENT: Arc<Context>;
 }
 
 /// What a call inherits from the call it is made for.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// When the answer is of no more use. `None` outside a call.
+    /// When the answer is of no more use; for a stream, when it should end by itself. `None` outside a call.
     pub deadline: Option<Instant>,
     /// The W3C `traceparent` of the call being served; empty outside a call.
     pub traceparent: String,
@@ -27,12 +28,30 @@ pub struct Context {
 impl Context {
     /// The context of the call being served, if this code runs for one.
     pub fn current() -> Option<Context> {
-        CURRENT.try_with(Clone::clone).ok()
+        CURRENT.try_with(|context| Context::clone(context)).ok()
     }
 
     /// Runs `work` for the call that `context` describes.
     pub async fn scope<F: Future>(context: Context, work: F) -> F::Output {
+        CURRENT.scope(Arc::new(context), work).await
+    }
+
+    /// Runs `work` in a context that something else holds, too.
+    pub(crate) async fn scope_shared<F: Future>(context: Arc<Context>, work: F) -> F::Output {
         CURRENT.scope(context, work).await
+    }
+
+    /// Runs `work` as the service itself: the deadline and the trace stay, the user's token is not forwarded.
+    ///
+    /// For what a service needs to answer a call but the caller may not ask for.
+    pub async fn on_own_behalf<F: Future>(work: F) -> F::Output {
+        let context = Context { authorization: None, ..Context::current().unwrap_or_default() };
+        Context::scope(context, work).await
+    }
+
+    /// Runs `work` in the call's context without a future: for one poll of a stream.
+    pub(crate) fn within<R>(context: &Arc<Context>, work: impl FnOnce() -> R) -> R {
+        CURRENT.sync_scope(Arc::clone(context), work)
     }
 }
 
@@ -47,5 +66,13 @@ mod tests {
         let seen = Context::scope(context, async { Context::current().map(|c| c.request_id) }).await;
         assert_eq!(seen.as_deref(), Some("r1"));
         assert!(Context::current().is_none());
+    }
+
+    #[tokio::test]
+    async fn on_its_own_behalf_a_service_does_not_forward_the_token() {
+        let context = Context { authorization: Some("Bearer x".into()), traceparent: "t".into(), ..Context::default() };
+        let inner = Context::scope(context, Context::on_own_behalf(async { Context::current().expect("context") })).await;
+        assert_eq!(inner.authorization, None);
+        assert_eq!(inner.traceparent, "t");
     }
 }

@@ -13,7 +13,7 @@ mod answer;
 mod balance;
 mod breaker;
 mod connect;
-mod deadline;
+pub(crate) mod deadline;
 mod endpoint;
 mod failure;
 mod resilience;
@@ -131,7 +131,7 @@ impl Mesh {
     }
 
     fn breaker_of(&self, upstream: &Upstream) -> BreakerState {
-        let (mode, failures, wait) = upstream.breaker.state();
+        let (mode, failures, wait) = upstream.breaker.state(tokio::time::Instant::now());
         let at = |wait: std::time::Duration| {
             self.clock().now_micros().saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
         };

@@ -1,0 +1,199 @@
+//! One accepted connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sensormesh_types::random;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tower::ServiceExt as _;
+
+use super::drain::Drain;
+use super::listen::Rules;
+use super::replay::{Protocol, Replay};
+use crate::identity::{Peer, PeerAddr};
+use crate::{Identity, ServerLimits, tls};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves one connection to its end. `held` is what it occupies: places, counters.
+pub(super) async fn serve<S, B, H>(
+    stream: tokio::net::TcpStream,
+    address: SocketAddr,
+    held: H,
+    rules: std::sync::Arc<Rules>,
+    app: S,
+    drain: Drain,
+) where
+    S: tower::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    H: Unpin + Send + 'static,
+{
+    let _ = stream.set_nodelay(true);
+    let Some(source) = &rules.tls else {
+        return run(stream, address, None, held, &rules, app, drain).await;
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(source());
+    let handshake = async {
+        let _place = rules.handshakes.acquire().await.ok()?;
+        timeout(rules.limits.handshake_timeout, acceptor.accept(stream)).await.ok()?.ok()
+    };
+    // a place to shake hands is waited for no longer than the handshake itself may take
+    let shaken = timeout(rules.limits.handshake_timeout * 2, handshake);
+    let Some(Ok(Some(stream))) = drain.closing.cut(shaken).await else {
+        tracing::debug!(%address, "the TLS handshake failed or took too long");
+        return;
+    };
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let identity = leaf.and_then(|leaf| tls::identity_of(leaf).ok());
+    run(stream, address, identity, held, &rules, app, drain).await;
+}
+
+async fn run<T, S, B, H>(
+    stream: T,
+    address: SocketAddr,
+    identity: Option<Identity>,
+    held: H,
+    rules: &Rules,
+    app: S,
+    drain: Drain,
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: tower::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    H: Unpin + Send + 'static,
+{
+    let limits = &rules.limits;
+    let recognised = drain.closing.cut(Replay::recognise(stream, held, limits.first_byte_timeout)).await;
+    let Some(Some((stream, protocol))) = recognised else {
+        tracing::debug!(%address, "the connection said nothing and was closed");
+        return;
+    };
+    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(PeerAddr(address));
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(Peer(identity.clone()));
+        }
+        app.clone().oneshot(request)
+    });
+    let io = TokioIo::new(stream);
+    match protocol {
+        Protocol::Http2 => {
+            let connection = http2(limits).serve_connection(io, service);
+            tokio::pin!(connection);
+            let mut age = Age::new(limits);
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended { tracing::debug!(%address, %error, "the connection broke"); }
+                        return;
+                    }
+                    () = age.step(&drain) => {
+                        if age.over { return; }
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+        Protocol::Http1 if rules.http1 => {
+            let connection = http1(limits).serve_connection(io, service).with_upgrades();
+            tokio::pin!(connection);
+            let mut age = Age::new(limits);
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended { tracing::debug!(%address, %error, "the connection broke"); }
+                        return;
+                    }
+                    () = age.step(&drain) => {
+                        if age.over { return; }
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+        Protocol::Http1 => tracing::debug!(%address, "the connection does not speak HTTP/2 and was closed"),
+    }
+}
+
+/// When a connection is told to go, and when it is cut.
+struct Age {
+    told: bool,
+    over: bool,
+    next: Instant,
+    grace: Duration,
+}
+
+impl Age {
+    fn new(limits: &ServerLimits) -> Self {
+        let jitter = 0.9 + 0.2 * random::fraction();
+        let next = Instant::now() + limits.connection_age.mul_f64(jitter);
+        Self { told: false, over: false, next, grace: limits.connection_age_grace }
+    }
+
+    /// Waits for the next step and takes it: first `told`, then `over`.
+    async fn step(&mut self, drain: &Drain) {
+        tokio::select! {
+            () = drain.cut.requested() => self.over = true,
+            () = drain.closing.requested(), if !self.told => {
+                self.told = true;
+                // from here the drain says when it is over
+                self.next = Instant::now() + Duration::from_secs(3600);
+            }
+            () = sleep_until(self.next) => {
+                self.over = self.told;
+                self.told = true;
+                self.next += self.grace;
+            }
+        }
+    }
+}
+
+fn http2(limits: &ServerLimits) -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.concurrent_streams)
+        .max_pending_accept_reset_streams(limits.pending_accept_reset_streams as usize)
+        .max_local_error_reset_streams(limits.local_error_reset_streams as usize)
+        .max_header_list_size(narrow(limits.header_list))
+        .header_table_size(narrow(limits.header_table))
+        .max_frame_size(narrow(limits.frame))
+        .initial_stream_window_size(narrow(limits.stream_window))
+        .initial_connection_window_size(narrow(limits.connection_window))
+        .max_send_buf_size(narrow(limits.send_buffer) as usize)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout);
+    builder
+}
+
+fn http1(limits: &ServerLimits) -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.keepalive_interval)
+        .max_buf_size((narrow(limits.header_list) as usize).max(8 << 10));
+    builder
+}
+
+fn narrow(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX >> 1)
+}

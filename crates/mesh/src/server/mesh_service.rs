@@ -1,0 +1,119 @@
+//! `MeshService`: what every service answers about itself.
+
+use sensormesh_proto::mesh::v1 as proto;
+use sensormesh_proto::mesh::v1::mesh_service_server::MeshService;
+use sensormesh_types::{Error, time};
+use tonic::{Request, Response, Status};
+
+use super::health::{Health, words};
+use crate::client::{BreakerMode, BreakerState};
+use crate::service::{AuditFn, Condition, OwnBreaker};
+use crate::{Mesh, caller};
+
+pub(super) struct Api {
+    pub(super) mesh: Mesh,
+    pub(super) health: Health,
+    pub(super) breakers: Vec<OwnBreaker>,
+    pub(super) audit: Option<AuditFn>,
+}
+
+impl Api {
+    fn breakers(&self) -> Vec<proto::Breaker> {
+        let own = self.breakers.iter().map(|breaker| (breaker.state)());
+        let mut all: Vec<_> = self.mesh.breakers().into_iter().map(shown).chain(own).collect();
+        all.sort_by(|a, b| a.upstream.cmp(&b.upstream));
+        all
+    }
+}
+
+fn shown(breaker: BreakerState) -> proto::Breaker {
+    let state = match breaker.mode {
+        BreakerMode::Closed => proto::BreakerState::Closed,
+        BreakerMode::Open => proto::BreakerState::Open,
+        BreakerMode::HalfOpen => proto::BreakerState::HalfOpen,
+    };
+    proto::Breaker {
+        upstream: breaker.upstream,
+        state: state.into(),
+        failures: breaker.failures,
+        retry_at: breaker.retry_at.map(time::from_micros),
+    }
+}
+
+#[tonic::async_trait]
+impl MeshService for Api {
+    async fn get_status(
+        &self,
+        _request: Request<proto::GetStatusRequest>,
+    ) -> Result<Response<proto::GetStatusResponse>, Status> {
+        let report = self.health.report().await;
+        let checks = report.parts.iter().map(|(name, condition)| proto::Check {
+            name: (*name).to_owned(),
+            healthy: *condition == Condition::Well,
+            detail: words(condition).1.to_owned(),
+        });
+        Ok(Response::new(proto::GetStatusResponse {
+            service: self.mesh.service().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: report.state.into(),
+            start_time: Some(time::from_micros(self.health.started())),
+            checks: checks.collect(),
+            breakers: self.breakers(),
+            resident_bytes: resident_bytes().await,
+        }))
+    }
+
+    async fn list_breakers(
+        &self,
+        _request: Request<proto::ListBreakersRequest>,
+    ) -> Result<Response<proto::ListBreakersResponse>, Status> {
+        Ok(Response::new(proto::ListBreakersResponse { breakers: self.breakers() }))
+    }
+
+    async fn reset_breaker(
+        &self,
+        request: Request<proto::ResetBreakerRequest>,
+    ) -> Result<Response<proto::ResetBreakerResponse>, Status> {
+        let by = caller(&request)?.actor();
+        let upstream = request.into_inner().upstream;
+        let wanted = |name: &str| upstream.is_empty() || name == upstream;
+        let names: Vec<String> =
+            self.breakers().into_iter().map(|breaker| breaker.upstream).filter(|name| wanted(name)).collect();
+        if names.is_empty() && !upstream.is_empty() {
+            return Err(Error::not_found("breaker", &upstream).into());
+        }
+        for name in &names {
+            // NOT_FOUND for one that is the service's own, below
+            let _ = self.mesh.reset_breaker(name);
+        }
+        for own in self.breakers.iter().filter(|own| wanted(&(own.state)().upstream)) {
+            (own.reset)();
+        }
+        tracing::info!(by, breakers = names.join(" "), "breakers were reset");
+        let breakers = self.breakers().into_iter().filter(|breaker| names.contains(&breaker.upstream)).collect();
+        Ok(Response::new(proto::ResetBreakerResponse { breakers }))
+    }
+
+    async fn list_audit_entries(
+        &self,
+        request: Request<proto::ListAuditEntriesRequest>,
+    ) -> Result<Response<proto::ListAuditEntriesResponse>, Status> {
+        let caller = caller(&request)?.clone();
+        match &self.audit {
+            Some(list) => Ok(Response::new(list(caller, request.into_inner()).await?)),
+            // a service without data of its own has nothing to list
+            None => Ok(Response::new(proto::ListAuditEntriesResponse::default())),
+        }
+    }
+}
+
+/// Memory of this process in use, bytes; 0 where the system does not tell.
+async fn resident_bytes() -> u64 {
+    let Ok(status) = tokio::fs::read_to_string("/proc/self/status").await else { return 0 };
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok())
+        .map_or(0, |kilobytes| kilobytes * 1024)
+}

@@ -1,0 +1,23 @@
+//! The server side: the accept loop, the layers around every call, health, operations, stopping.
+
+pub(crate) mod admission;
+mod answer;
+mod authorize;
+mod connection;
+mod deadline;
+mod drain;
+mod health;
+mod listen;
+mod mesh_service;
+mod operations;
+mod replay;
+mod running;
+mod stack;
+mod tasks;
+mod whence;
+
+pub use authorize::authorize;
+pub use drain::{Calls, Drain};
+pub use listen::{Door, listen};
+pub use running::{Listeners, Running, serve};
+pub use whence::bearer;

@@ -1,0 +1,152 @@
+//! A service as the program sees it: routes, background tasks, checks.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sensormesh_proto::mesh::v1 as proto;
+use sensormesh_types::{Caller, Result};
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::{Routes, RoutesBuilder};
+
+use crate::Shutdown;
+
+/// How one part of a service does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It works.
+    Well,
+    /// It works less well than it should; in words.
+    Degraded(String),
+    /// It does not work; in words. The service is not ready.
+    Failing(String),
+}
+
+/// The future a check makes.
+pub(crate) type CheckFn = Arc<dyn Fn() -> BoxFuture<'static, Condition> + Send + Sync>;
+pub(crate) type TaskFn = Arc<dyn Fn(Shutdown) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+pub(crate) type AuditFn = Arc<
+    dyn Fn(Caller, proto::ListAuditEntriesRequest) -> BoxFuture<'static, Result<proto::ListAuditEntriesResponse>>
+        + Send
+        + Sync,
+>;
+
+/// A circuit breaker that the service keeps itself, such as its database's.
+pub(crate) struct OwnBreaker {
+    pub(crate) state: Box<dyn Fn() -> proto::Breaker + Send + Sync>,
+    pub(crate) reset: Box<dyn Fn() + Send + Sync>,
+}
+
+/// A loop that runs as long as the service: it is started again when it fails, and shown among the checks.
+#[derive(Clone)]
+pub struct Task {
+    /// What it does, in words: `follow devices`.
+    pub name: &'static str,
+    pub(crate) run: TaskFn,
+}
+
+/// Routes, tasks and checks of one service: what its `start` returns and [`crate::serve`] runs.
+#[must_use = "a service does nothing until it is served"]
+pub struct Service {
+    /// The service's name: `rooms`.
+    pub name: &'static str,
+    pub(crate) routes: RoutesBuilder,
+    pub(crate) names: Vec<&'static str>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) checks: Vec<(&'static str, CheckFn)>,
+    pub(crate) breakers: Vec<OwnBreaker>,
+    pub(crate) audit: Option<AuditFn>,
+    pub(crate) operations: Option<axum::Router>,
+}
+
+impl Service {
+    /// A service that does nothing yet.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            routes: RoutesBuilder::default(),
+            names: Vec::new(),
+            tasks: Vec::new(),
+            checks: Vec::new(),
+            breakers: Vec::new(),
+            audit: None,
+            operations: None,
+        }
+    }
+
+    /// Adds a gRPC service: `.grpc(RoomsServiceServer::new(api))`.
+    pub fn grpc<S>(mut self, server: S) -> Self
+    where
+        S: tower::Service<http::Request<Body>, Error = std::convert::Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.routes.add_service(server);
+        self.names.push(S::NAME);
+        self
+    }
+
+    /// Adds a loop. It is started when the service is served, told to stop by the `Shutdown`, and started again after a
+    /// growing pause when it returns an error or panics. A loop that returns `Ok` is done.
+    pub fn task<F, Fut>(mut self, name: &'static str, run: F) -> Self
+    where
+        F: Fn(Shutdown) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.tasks.push(Task { name, run: Arc::new(move |shutdown| Box::pin(run(shutdown))) });
+        self
+    }
+
+    /// Adds a check: `.check("database", move || { let store = store.clone(); async move { … } })`. It is asked for
+    /// `/health`, `/ready` and the service's status, and has one second.
+    pub fn check<F, Fut>(mut self, name: &'static str, check: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Condition> + Send + 'static,
+    {
+        self.checks.push((name, Arc::new(move || Box::pin(check()))));
+        self
+    }
+
+    /// Shows a breaker of the service's own, such as its database's, beside those of its upstreams.
+    pub fn breaker(
+        mut self,
+        state: impl Fn() -> proto::Breaker + Send + Sync + 'static,
+        reset: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        self.breakers.push(OwnBreaker { state: Box::new(state), reset: Box::new(reset) });
+        self
+    }
+
+    /// Answers `MeshService.ListAuditEntries` from the service's log, within the caller's scope.
+    pub fn audit<F, Fut>(mut self, list: F) -> Self
+    where
+        F: Fn(Caller, proto::ListAuditEntriesRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<proto::ListAuditEntriesResponse>> + Send + 'static,
+    {
+        self.audit = Some(Arc::new(move |caller, request| Box::pin(list(caller, request))));
+        self
+    }
+
+    /// Adds routes to the operations port beside `/health`, `/ready` and `/metrics`.
+    pub fn operations(mut self, routes: axum::Router) -> Self {
+        self.operations = Some(self.operations.take().unwrap_or_default().merge(routes));
+        self
+    }
+
+    pub(crate) fn take_routes(&mut self) -> Routes {
+        std::mem::take(&mut self.routes).routes()
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("grpc", &self.names).finish_non_exhaustive()
+    }
+}

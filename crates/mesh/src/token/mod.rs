@@ -1,0 +1,9 @@
+//! Access tokens: what they say and how they are verified, without asking anybody.
+
+mod claims;
+mod follow;
+mod verifier;
+
+pub use claims::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE};
+pub(crate) use follow::follow;
+pub use verifier::{Jwk, Revocation, Subject, Verifier};
