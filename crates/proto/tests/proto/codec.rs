@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::generated::sensormesh::trial::v1::trial_service_client::TrialServiceClient;
 use crate::generated::sensormesh::trial::v1::trial_service_server::{TrialService, TrialServiceServer};
 use crate::generated::sensormesh::trial::v1::{Trial, TryManyRequest, TryManyResponse, TryRequest, TryResponse};
+use crate::rules::request;
 
 struct Echo;
 
@@ -41,14 +42,13 @@ fn good() -> Trial {
 
 #[tokio::test]
 async fn a_valid_request_reaches_the_handler_and_any_answer_the_caller() {
-    let request = TryRequest { trial: Some(good()), numbers: vec![1], count: 1, ..TryRequest::default() };
-    let answer = client().r#try(request).await.unwrap().into_inner();
+    let answer = client().r#try(request()).await.unwrap().into_inner();
     assert_eq!(answer.trial.unwrap().some_text, "");
 }
 
 #[tokio::test]
 async fn an_invalid_request_is_refused_with_its_fields() {
-    let request = TryRequest { trial: Some(Trial::default()), numbers: vec![1], count: 1, ..TryRequest::default() };
+    let request = TryRequest { trial: Some(Trial::default()), ..request() };
     let error = Error::from(client().r#try(request).await.unwrap_err());
     assert_eq!(error.code(), Code::Invalid);
     assert_eq!(error.reason(), "INVALID_FIELD");
