@@ -34,11 +34,11 @@ def deny() -> None:
 
 def main() -> None:
     if "--fix-contracts" in sys.argv:
-        buf("format", "-w", "proto/sensormesh")
+        buf("format", "-w", "--path", "proto/sensormesh")
         return
     run("cargo", "fmt", "--all", "--check")
     buf("lint")
-    buf("format", "--diff", "--exit-code", "proto/sensormesh")
+    buf("format", "--diff", "--exit-code", "--path", "proto/sensormesh")
     run("cargo", "clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings")
     deny()
     for line in SKIPPED:

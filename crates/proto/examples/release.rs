@@ -4,9 +4,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The contracts as compiled, without comments.
-const RELEASE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/release.binpb"));
-
 fn main() -> ExitCode {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/released.binpb");
     let accept = std::env::args().any(|a| a == "--accept-breaking");
@@ -24,7 +21,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    match std::fs::write(&path, RELEASE) {
+    match std::fs::write(&path, sensormesh_proto::RELEASE) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot write {}: {error}", path.display());

@@ -31,6 +31,9 @@ pub use validate::{At, Found, Validate};
 /// with the comments of our own files.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contracts.binpb"));
 
+/// The same without comments: what a release writes to `proto/released.binpb`, after [`breaking_changes`] found nothing.
+pub const RELEASE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/release.binpb"));
+
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the same bytes were decoded when they were built")
 });
