@@ -97,7 +97,7 @@ impl HttpBody for Answer {
                     && status.code() == Code::Unavailable
                 {
                     lease.broken();
-                    this.breaker.broke();
+                    this.breaker.broke(Instant::now());
                 }
                 status
             }

@@ -92,12 +92,11 @@ impl Breaker {
     }
 
     /// Lets a call through, or says how long to wait before asking again.
-    pub(crate) fn admit(self: &Arc<Self>) -> Result<Permit, Duration> {
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant) -> Result<Permit, Duration> {
         let mut state = self.state.lock();
         let trial = match state.mode {
             Mode::Closed => false,
             Mode::Open { until } => {
-                let now = Instant::now();
                 if now < until {
                     return Err(until - now);
                 }
@@ -115,10 +114,10 @@ impl Breaker {
     }
 
     /// Counts a failure of a call that was admitted and answered long ago: a stream that broke.
-    pub(crate) fn broke(&self) {
+    pub(crate) fn broke(&self, now: Instant) {
         let mut state = self.state.lock();
         if matches!(state.mode, Mode::Closed) {
-            self.count(&mut state, false);
+            self.count(&mut state, false, now);
         }
     }
 
@@ -129,12 +128,12 @@ impl Breaker {
     }
 
     /// What it is now: mode, failures in a row, time to the next trial.
-    pub(crate) fn state(&self) -> (BreakerMode, u32, Option<Duration>) {
+    pub(crate) fn state(&self, now: Instant) -> (BreakerMode, u32, Option<Duration>) {
         let state = self.state.lock();
         match state.mode {
             Mode::Closed => (BreakerMode::Closed, state.in_a_row, None),
             Mode::Open { until } => {
-                let wait = until.saturating_duration_since(Instant::now());
+                let wait = until.saturating_duration_since(now);
                 let mode = if wait.is_zero() { BreakerMode::HalfOpen } else { BreakerMode::Open };
                 (mode, state.in_a_row, Some(wait))
             }
@@ -151,19 +150,19 @@ impl Breaker {
         self.shown.breaker(0);
     }
 
-    fn open(&self, state: &mut State) {
+    fn open(&self, state: &mut State, now: Instant) {
         let longest = self.rules.breaker_pause.saturating_mul(1 << state.opened.min(16));
         let pause = longest.min(self.rules.breaker_pause_max).mul_f64(0.8 + 0.4 * random::fraction());
-        state.mode = Mode::Open { until: Instant::now() + pause };
+        state.mode = Mode::Open { until: now + pause };
         state.opened = state.opened.saturating_add(1);
         state.slices.clear();
         state.era += 1;
         self.shown.breaker(2);
     }
 
-    fn count(&self, state: &mut State, good: bool) {
+    fn count(&self, state: &mut State, good: bool, now: Instant) {
         let slice = (self.rules.breaker_window / SLICES).as_nanos().max(1);
-        let number = self.started.elapsed().as_nanos() / slice;
+        let number = now.saturating_duration_since(self.started).as_nanos() / slice;
         if state.slices.back().is_none_or(|s| s.number != number) {
             state.slices.push_back(Slice { number, ..Slice::default() });
         }
@@ -184,7 +183,7 @@ impl Breaker {
         let many = calls >= self.rules.breaker_calls
             && f64::from(failures) >= f64::from(calls) * self.rules.breaker_share;
         if state.in_a_row >= self.rules.breaker_failures || many {
-            self.open(state);
+            self.open(state, now);
         }
     }
 }
@@ -199,7 +198,7 @@ pub(crate) struct Permit {
 
 impl Permit {
     /// Says how the call went.
-    pub(crate) fn tell(mut self, good: bool) {
+    pub(crate) fn tell(mut self, good: bool, now: Instant) {
         self.told = true;
         let breaker = &self.breaker;
         let mut state = breaker.state.lock();
@@ -210,9 +209,9 @@ impl Permit {
             (true, true) => breaker.close(&mut state),
             (true, false) => {
                 state.in_a_row = state.in_a_row.saturating_add(1);
-                breaker.open(&mut state);
+                breaker.open(&mut state, now);
             }
-            (false, good) => breaker.count(&mut state, good),
+            (false, good) => breaker.count(&mut state, good, now),
         }
     }
 }
@@ -234,86 +233,105 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn breaker() -> Arc<Breaker> {
-        Breaker::new(&Resilience::default(), metrics::upstream("rooms", "devices"))
+    /// A breaker and the time, which passes when the test says so.
+    struct Bench {
+        breaker: Arc<Breaker>,
+        now: Instant,
     }
 
-    fn fail(breaker: &Arc<Breaker>, times: u32) {
-        for _ in 0..times {
-            breaker.admit().map_err(|_| "refused").expect("a closed breaker").tell(false);
+    impl Bench {
+        fn new() -> Self {
+            let breaker = Breaker::new(&Resilience::default(), metrics::upstream("rooms", "devices"));
+            Self { breaker, now: Instant::now() }
+        }
+
+        fn wait(&mut self, millis: u64) {
+            self.now += Duration::from_millis(millis);
+        }
+
+        fn admit(&self) -> Option<Permit> {
+            self.breaker.admit(self.now).ok()
+        }
+
+        fn call(&self, good: bool) {
+            self.admit().expect("let through").tell(good, self.now);
+        }
+
+        fn fail(&self, times: u32) {
+            (0..times).for_each(|_| self.call(false));
+        }
+
+        fn mode(&self) -> BreakerMode {
+            self.breaker.state(self.now).0
         }
     }
 
-    fn mode(breaker: &Breaker) -> BreakerMode {
-        breaker.state().0
+    #[test]
+    fn five_failures_in_a_row_open_it() {
+        let bench = Bench::new();
+        bench.fail(4);
+        bench.call(true);
+        bench.fail(4);
+        assert_eq!(bench.mode(), BreakerMode::Closed);
+        bench.fail(1);
+        assert_eq!(bench.mode(), BreakerMode::Open);
+        assert!(bench.admit().is_none());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn five_failures_in_a_row_open_it() {
-        let breaker = breaker();
-        fail(&breaker, 4);
-        breaker.admit().map_err(|_| "refused").expect("still closed").tell(true);
-        fail(&breaker, 4);
-        assert_eq!(mode(&breaker), BreakerMode::Closed);
-        fail(&breaker, 1);
-        assert_eq!(mode(&breaker), BreakerMode::Open);
-        assert!(breaker.admit().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn half_of_twenty_calls_within_the_window_open_it() {
-        let breaker = breaker();
+    #[test]
+    fn half_of_twenty_calls_within_the_window_open_it() {
+        let bench = Bench::new();
         for call in 0..20 {
-            assert_eq!(mode(&breaker), BreakerMode::Closed, "after {call} calls");
-            breaker.admit().map_err(|_| "refused").expect("closed").tell(call % 2 == 0);
+            assert_eq!(bench.mode(), BreakerMode::Closed, "after {call} calls");
+            bench.call(call % 2 == 0);
         }
-        assert_eq!(mode(&breaker), BreakerMode::Open);
+        assert_eq!(bench.mode(), BreakerMode::Open);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_older_than_the_window_do_not_count() {
-        let breaker = breaker();
+    #[test]
+    fn failures_older_than_the_window_do_not_count() {
+        let mut bench = Bench::new();
         for call in 0..60 {
-            breaker.admit().map_err(|_| "refused").expect("closed").tell(call % 2 == 0);
-            tokio::time::advance(Duration::from_secs(1)).await;
+            bench.call(call % 2 == 0);
+            bench.wait(1000);
         }
-        assert_eq!(mode(&breaker), BreakerMode::Closed);
+        assert_eq!(bench.mode(), BreakerMode::Closed);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_trial_closes_it_or_doubles_the_pause() {
-        let breaker = breaker();
-        fail(&breaker, 5);
-        tokio::time::advance(Duration::from_millis(1300)).await;
-        assert_eq!(mode(&breaker), BreakerMode::HalfOpen);
-        let trial = breaker.admit().map_err(|_| "refused").expect("the trial");
-        assert!(breaker.admit().is_err(), "one trial only");
-        trial.tell(false);
-        assert_eq!(mode(&breaker), BreakerMode::Open);
-        tokio::time::advance(Duration::from_millis(1500)).await;
-        assert_eq!(mode(&breaker), BreakerMode::Open, "the second pause is longer");
-        tokio::time::advance(Duration::from_millis(1000)).await;
-        breaker.admit().map_err(|_| "refused").expect("the second trial").tell(true);
-        assert_eq!(mode(&breaker), BreakerMode::Closed);
+    #[test]
+    fn one_trial_closes_it_or_doubles_the_pause() {
+        let mut bench = Bench::new();
+        bench.fail(5);
+        bench.wait(1300);
+        assert_eq!(bench.mode(), BreakerMode::HalfOpen);
+        let trial = bench.admit().expect("the trial");
+        assert!(bench.admit().is_none(), "one trial only");
+        trial.tell(false, bench.now);
+        assert_eq!(bench.mode(), BreakerMode::Open);
+        bench.wait(1500);
+        assert_eq!(bench.mode(), BreakerMode::Open, "the second pause is longer");
+        bench.wait(1000);
+        bench.call(true);
+        assert_eq!(bench.mode(), BreakerMode::Closed);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_trial_that_was_given_up_leaves_room_for_another() {
-        let breaker = breaker();
-        fail(&breaker, 5);
-        tokio::time::advance(Duration::from_millis(1300)).await;
-        drop(breaker.admit());
-        assert!(breaker.admit().is_ok());
+    #[test]
+    fn a_trial_that_was_given_up_leaves_room_for_another() {
+        let mut bench = Bench::new();
+        bench.fail(5);
+        bench.wait(1300);
+        drop(bench.admit());
+        assert!(bench.admit().is_some());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_reset_closes_it_and_old_verdicts_are_void() {
-        let breaker = breaker();
-        let slow = breaker.admit().map_err(|_| "refused").expect("closed");
-        fail(&breaker, 5);
-        breaker.reset();
-        assert_eq!(breaker.state(), (BreakerMode::Closed, 0, None));
-        slow.tell(false);
-        assert_eq!(breaker.state(), (BreakerMode::Closed, 0, None));
+    #[test]
+    fn a_reset_closes_it_and_old_verdicts_are_void() {
+        let bench = Bench::new();
+        let slow = bench.admit().expect("let through");
+        bench.fail(5);
+        bench.breaker.reset();
+        assert_eq!(bench.breaker.state(bench.now), (BreakerMode::Closed, 0, None));
+        slow.tell(false, bench.now);
+        assert_eq!(bench.breaker.state(bench.now), (BreakerMode::Closed, 0, None));
     }
 }

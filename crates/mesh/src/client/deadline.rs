@@ -79,19 +79,15 @@ pub(crate) fn header(left: Duration) -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn within(limit: Duration) -> Context {
-        Context { deadline: Some(Instant::now() + limit), ..Context::default() }
-    }
-
     fn left(explicit: Option<u64>, context: Option<u64>, contract: Option<u64>, streams: bool) -> Option<Duration> {
-        let context = context.map(|ms| within(Duration::from_millis(ms)));
         let now = Instant::now();
         let millis = Duration::from_millis;
+        let context = context.map(|ms| Context { deadline: Some(now + millis(ms)), ..Context::default() });
         deadline(now, explicit.map(millis), context.as_ref(), contract.map(millis), streams).map(|d| d - now)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_least_of_the_three_holds() {
+    #[test]
+    fn the_least_of_the_three_holds() {
         assert_eq!(left(None, None, Some(3000), false), Some(Duration::from_secs(3)));
         assert_eq!(left(Some(500), None, Some(3000), false), Some(Duration::from_millis(500)));
         assert_eq!(left(Some(9000), None, Some(3000), false), Some(Duration::from_secs(3)));
@@ -99,21 +95,21 @@ mod tests {
         assert_eq!(left(None, None, None, false), Some(UNKNOWN));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn every_hop_has_less_time_than_the_one_before() {
+    #[test]
+    fn every_hop_has_less_time_than_the_one_before() {
         let first = left(None, Some(1000), Some(10_000), false).expect("time");
         let second = left(None, Some(u64::try_from(first.as_millis()).expect("ms")), Some(10_000), false).expect("time");
         assert!(second < first && first < Duration::from_secs(1), "{first:?} {second:?}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_spent_budget_makes_no_call() {
+    #[test]
+    fn a_spent_budget_makes_no_call() {
         assert_eq!(left(None, Some(0), Some(3000), false), None);
         assert_eq!(left(Some(0), None, Some(3000), false), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_outlives_its_contract_by_a_margin() {
+    #[test]
+    fn a_stream_outlives_its_contract_by_a_margin() {
         assert_eq!(left(None, None, Some(3_600_000), true), Some(Duration::from_secs(3605)));
     }
 

@@ -188,11 +188,11 @@ impl Upstream {
 
     /// Sends the request until it is answered, may not be sent again, or time or budget is up.
     async fn attempts(&self, outgoing: &mut Outgoing) -> Result<(Response<Body>, Option<Lease>), Status> {
-        self.budget.call();
+        self.budget.call(Instant::now());
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         let mut attempt = 0;
         loop {
-            let permit = self.breaker.admit().map_err(|wait| {
+            let permit = self.breaker.admit(Instant::now()).map_err(|wait| {
                 self.shown.shed_by_breaker.add(1);
                 failure::circuit_open(&self.name, wait)
             });
@@ -205,7 +205,7 @@ impl Upstream {
                     let code = failure::code(response.headers())
                         .unwrap_or_else(|| failure::code_of_http(response.status()));
                     let bad = code == 14 && !failure::is_of_another(response.headers(), &self.name);
-                    permit.tell(!bad && !(code == 4 && outgoing.fair));
+                    permit.tell(!bad && !(code == 4 && outgoing.fair), Instant::now());
                     if let (Some(lease), Some(balancer)) = (&lease, &self.balancer) {
                         balancer.report(&lease.endpoint, !bad);
                     }
@@ -220,7 +220,7 @@ impl Upstream {
                 }
                 Err(fault) => {
                     if fault.blame {
-                        permit.tell(false);
+                        permit.tell(false, Instant::now());
                     } else {
                         drop(permit);
                     }
@@ -245,7 +245,7 @@ impl Upstream {
             if !allowed || Instant::now() + pause >= outgoing.deadline {
                 return failed;
             }
-            if !self.budget.take() {
+            if !self.budget.take(Instant::now()) {
                 self.shown.retries_suppressed.add(1);
                 return failed;
             }

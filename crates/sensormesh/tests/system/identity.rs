@@ -1,0 +1,94 @@
+//! Users: registration, log-in, refresh, verification, roles.
+
+use sensormesh_testkit::system::{Shape, System};
+use serde_json::{Value, json};
+
+use crate::{both_shapes, start};
+
+both_shapes!(
+    tokens_are_given_as_rfc_6749_says,
+    a_refresh_token_works_once,
+    a_user_is_verified_and_logged_out,
+    roles_are_given_by_admins,
+);
+
+const PASSWORD: &str = "correct horse battery staple";
+
+async fn log_in(system: &System, name: &str) -> Value {
+    let body = json!({"username": name, "password": PASSWORD});
+    let (status, answer) = system.send("POST", "/token", None, Some(&body)).await.expect("answer");
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+async fn tokens_are_given_as_rfc_6749_says(shape: Shape) {
+    let system = start(shape).await;
+    system.viewer("ada").await.expect("registered");
+    let json = log_in(&system, "ada").await;
+    assert_eq!(json["token_type"], "Bearer");
+    assert!(json["expires_in"].as_i64().is_some_and(|seconds| (1..=600).contains(&seconds)), "{json}");
+    assert!(json["access_token"].is_string() && json["refresh_token"].is_string());
+
+    let form = [("grant_type", "password"), ("username", "ada"), ("password", PASSWORD)];
+    let answer = system.http().post(system.url("/token")).form(&form).send().await.expect("answer");
+    assert_eq!(answer.status(), 200, "the OAuth2 password form is taken");
+
+    let wrong = json!({"username": "ada", "password": "not it"});
+    let nobody = json!({"username": "nobody", "password": "not it"});
+    let (status, of_wrong) = system.send("POST", "/token", None, Some(&wrong)).await.expect("answer");
+    assert_eq!(status, 401);
+    let (status, of_nobody) = system.send("POST", "/token", None, Some(&nobody)).await.expect("answer");
+    assert_eq!(status, 401);
+    assert_eq!(of_wrong["message"], of_nobody["message"], "the answer does not tell which names exist");
+}
+
+async fn a_refresh_token_works_once(shape: Shape) {
+    let system = start(shape).await;
+    system.viewer("ada").await.expect("registered");
+    let first = log_in(&system, "ada").await;
+    let refresh = json!({"grant_type": "refresh_token", "refresh_token": first["refresh_token"]});
+    let (status, second) = system.send("POST", "/token", None, Some(&refresh)).await.expect("answer");
+    assert_eq!(status, 200, "{second}");
+    assert_ne!(first["refresh_token"], second["refresh_token"]);
+    let (status, reused) = system.send("POST", "/token", None, Some(&refresh)).await.expect("answer");
+    assert_eq!(status, 401, "{reused}");
+    let rotated = json!({"grant_type": "refresh_token", "refresh_token": second["refresh_token"]});
+    let (status, ended) = system.send("POST", "/token", None, Some(&rotated)).await.expect("answer");
+    assert_eq!(status, 401, "reuse ends the whole session: {ended}");
+}
+
+async fn a_user_is_verified_and_logged_out(shape: Shape) {
+    let system = start(shape).await;
+    let token = system.viewer("ada").await.expect("registered");
+    let (status, answer) = system.get("/verify", &token).await.expect("answer");
+    assert_eq!(status, 200);
+    assert_eq!((&answer["valid"], &answer["username"]), (&json!(true), &json!("ada")), "{answer}");
+    let (status, answer) = system.post("/logout", &token, &json!({})).await.expect("answer");
+    assert_eq!(status, 200, "{answer}");
+    let gone = sensormesh_testkit::system::eventually(std::time::Duration::from_secs(15), || async {
+        let (status, _) = system.get("/sensors", &token).await.ok()?;
+        (status == 401).then_some(())
+    })
+    .await;
+    assert!(gone.is_some(), "a revocation reaches every service");
+    let (_, keys) = system.send("GET", "/.well-known/jwks.json", None, None).await.expect("answer");
+    assert!(keys["keys"][0]["kid"].is_string(), "{keys}");
+    assert!(keys["keys"][0].get("d").is_none(), "no private part");
+}
+
+async fn roles_are_given_by_admins(shape: Shape) {
+    let system = start(shape).await;
+    let admin = system.admin().await.expect("token");
+    let viewer = system.viewer("ada").await.expect("registered");
+    let (status, _) = system.get("/v1/users", &viewer).await.expect("answer");
+    assert_eq!(status, 403);
+    let (_, users) = system.get("/v1/users", &admin).await.expect("answer");
+    let ada = users["users"].as_array().expect("users").iter().find(|u| u["username"] == "ada").expect("ada").clone();
+    let path = format!("/v1/users/{}?updateMask=role", ada["userId"].as_str().expect("id"));
+    let body = json!({"role": "ROLE_OPERATOR"});
+    let (status, answer) = system.send("PATCH", &path, Some(&admin), Some(&body)).await.expect("answer");
+    assert_eq!((status, &answer["role"]), (200, &json!("ROLE_OPERATOR")), "{answer}");
+    let operator = log_in(&system, "ada").await["access_token"].as_str().expect("token").to_owned();
+    let (status, answer) = system.post("/sensors/lab.x/data", &operator, &json!({"value": 1})).await.expect("answer");
+    assert_eq!(status, 200, "an operator writes: {answer}");
+}
