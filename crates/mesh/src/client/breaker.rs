@@ -180,8 +180,8 @@ impl Breaker {
         state.in_a_row = state.in_a_row.saturating_add(1);
         let calls: u32 = state.slices.iter().map(|s| s.calls).sum();
         let failures: u32 = state.slices.iter().map(|s| s.failures).sum();
-        let many = calls >= self.rules.breaker_calls
-            && f64::from(failures) >= f64::from(calls) * self.rules.breaker_share;
+        let many =
+            calls >= self.rules.breaker_calls && f64::from(failures) >= f64::from(calls) * self.rules.breaker_share;
         if state.in_a_row >= self.rules.breaker_failures || many {
             self.open(state, now);
         }

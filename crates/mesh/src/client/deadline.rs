@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn every_hop_has_less_time_than_the_one_before() {
         let first = left(None, Some(1000), Some(10_000), false).expect("time");
-        let second = left(None, Some(u64::try_from(first.as_millis()).expect("ms")), Some(10_000), false).expect("time");
+        let second =
+            left(None, Some(u64::try_from(first.as_millis()).expect("ms")), Some(10_000), false).expect("time");
         assert!(second < first && first < Duration::from_secs(1), "{first:?} {second:?}");
     }
 

@@ -99,7 +99,10 @@ impl Mesh {
     /// contract has a service of its own.
     pub fn client_of<C: ServiceClient<Channel>>(&self, service: &str) -> Result<C> {
         if C::SERVICE != service && C::SERVICE != "mesh" {
-            return Err(Error::invalid("service", format!("the contract of {} is not served by {service}", C::SERVICE)));
+            return Err(Error::invalid(
+                "service",
+                format!("the contract of {} is not served by {service}", C::SERVICE),
+            ));
         }
         self.permit(C::SERVICE)?;
         Ok(C::over(self.channel(service)?))

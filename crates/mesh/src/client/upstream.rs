@@ -162,7 +162,10 @@ impl Upstream {
                 headers.insert("x-request-id", id);
             }
         }
-        headers.insert(http::header::USER_AGENT, HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            http::header::USER_AGENT,
+            HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))),
+        );
         headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         if let Some(claim) = &self.claim {
             headers.insert(crate::PEER_HEADER, claim.clone());
@@ -202,8 +205,8 @@ impl Upstream {
             };
             let (failed, unprocessed, pushback) = match self.attempt(outgoing, &tried).await {
                 Ok((response, lease)) => {
-                    let code = failure::code(response.headers())
-                        .unwrap_or_else(|| failure::code_of_http(response.status()));
+                    let code =
+                        failure::code(response.headers()).unwrap_or_else(|| failure::code_of_http(response.status()));
                     let bad = code == 14 && !failure::is_of_another(response.headers(), &self.name);
                     permit.tell(!bad && !(code == 4 && outgoing.fair), Instant::now());
                     if let (Some(lease), Some(balancer)) = (&lease, &self.balancer) {

@@ -1,0 +1,228 @@
+//! Where calls go when addresses are dead, silent, or vanish.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sensormesh_mesh::client::Resilience;
+use sensormesh_types::{Code, Error};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use super::fake::*;
+
+#[tokio::test]
+async fn a_refused_connection_is_unavailable_with_a_hint() {
+    let mesh = edge(&[("auth", vec![refusing().await])], quick());
+    let error = Error::from(create_token(&mesh).await.expect_err("nobody listens"));
+    assert_eq!((error.code(), error.reason()), (Code::Unavailable, "UPSTREAM_UNREACHABLE"));
+    assert_eq!(error.message(), "auth unreachable");
+    assert!(error.retry_after().is_some());
+}
+
+#[tokio::test]
+async fn a_service_without_an_address_is_unreachable() {
+    let mesh = edge(&[], quick());
+    let error = Error::from(create_token(&mesh).await.expect_err("no address"));
+    assert_eq!((error.code(), error.reason()), (Code::Unavailable, "UPSTREAM_UNREACHABLE"));
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_beside_a_live_one_gets_no_calls() {
+    let fake = Fake::well();
+    let running = fake.listen().await;
+    let mesh = edge(&[("auth", vec![refusing().await, running.address])], plain());
+    // one refused connection is what it takes to know
+    for _ in 0..10 {
+        let _ = create_token(&mesh).await;
+    }
+    let before = fake.asked();
+    for call in 0..200 {
+        create_token(&mesh).await.unwrap_or_else(|e| panic!("call {call}: {e}"));
+    }
+    assert_eq!(fake.asked() - before, 200);
+}
+
+#[tokio::test]
+async fn what_was_never_sent_is_sent_elsewhere_whatever_the_contract() {
+    let fake = Fake::well();
+    let running = fake.listen().await;
+    let mesh = edge(&[("auth", vec![refusing().await, running.address])], quick());
+    for call in 0..50 {
+        create_token(&mesh).await.unwrap_or_else(|e| panic!("call {call}: {e}"));
+    }
+    assert_eq!(fake.asked(), 50);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_comes_back_gets_calls_again() {
+    let (one, other) = (Fake::well(), Fake::well());
+    let address = refusing().await;
+    let other_running = other.listen().await;
+    let mesh = edge(&[("auth", vec![address, other_running.address])], quick());
+    for _ in 0..20 {
+        create_token(&mesh).await.expect("the live one answers");
+    }
+    let _running = one.listen_on(address).await;
+    eventually("the endpoint is used again", || async {
+        create_token(&mesh).await.expect("one of the two answers");
+        one.asked() > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_keeps_failing_is_taken_out_of_several() {
+    let good = Fake::well();
+    let bad = Fake::new(|_| async { tonic::Status::unavailable("ill").into_http() });
+    let (good_running, bad_running) = (good.listen().await, bad.listen().await);
+    let mesh = edge(&[("auth", vec![good_running.address, bad_running.address])], plain());
+    for _ in 0..100 {
+        // those that meet the bad one fail: the call may not be repeated
+        let _ = create_token(&mesh).await;
+    }
+    assert!(bad.asked() <= 15, "{} calls went to the bad endpoint", bad.asked());
+    assert!(good.asked() >= 85);
+}
+
+#[tokio::test]
+async fn a_listener_that_never_speaks_is_not_connected() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("its address");
+    let held = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    let fake = Fake::well();
+    let running = fake.listen().await;
+    let rules = Resilience { connect_timeout: Duration::from_millis(100), ..quick() };
+    let mesh = edge(&[("auth", vec![address, running.address])], rules);
+    let started = Instant::now();
+    for call in 0..50 {
+        create_token(&mesh).await.unwrap_or_else(|e| panic!("call {call}: {e}"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    held.abort();
+}
+
+#[tokio::test]
+async fn a_restarted_upstream_is_found_again() {
+    let fake = Fake::well();
+    let running = fake.listen().await;
+    let address = running.address;
+    let mesh = edge(&[("devices", vec![address])], quick());
+    get_device(&mesh).await.expect("an answer");
+    running.stop().await;
+    let error = Error::from(get_device(&mesh).await.expect_err("it is gone"));
+    assert_eq!(error.code(), Code::Unavailable);
+    let _running = fake.listen_on(address).await;
+    eventually("it answers again", || async { get_device(&mesh).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn names_are_looked_up() {
+    let fake = Fake::well();
+    let running = fake.listen().await;
+    let entry = format!("dns:localhost:{}", running.address.port());
+    let config = sensormesh_mesh::Config {
+        transport: sensormesh_mesh::Transport::Plaintext,
+        dev: true,
+        endpoints: [("auth".to_owned(), vec![entry])].into(),
+        resilience: quick(),
+        ..sensormesh_mesh::Config::default()
+    };
+    let mesh = sensormesh_mesh::Mesh::new(config, "edge", sensormesh_types::Clock::system()).expect("a mesh");
+    create_token(&mesh).await.expect("an answer, on the one of the addresses that is served");
+}
+
+/// Passes bytes on until it is told to swallow those of the connections there are; new ones pass.
+struct Wire {
+    address: SocketAddr,
+    swallowing: Arc<AtomicBool>,
+}
+
+impl Wire {
+    async fn to(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let swallowing = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&swallowing);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(upstream).await else { continue };
+                let born_silent = told.load(Ordering::SeqCst);
+                let told = Arc::clone(&told);
+                let (near_read, near_write) = near.into_split();
+                let (far_read, far_write) = far.into_split();
+                let passes = move || born_silent || !told.load(Ordering::SeqCst);
+                tokio::spawn(pass(near_read, far_write, passes.clone()));
+                tokio::spawn(pass(far_read, near_write, passes));
+            }
+        });
+        Self { address, swallowing }
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    passes: impl Fn() -> bool,
+) {
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if passes() && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_is_noticed_and_reconnected_to() {
+    let fake = Fake::new(|asked| async move {
+        if asked.path.ends_with("WatchDevices") {
+            return watched(1, true);
+        }
+        message(&sensormesh_proto::devices::v1::GetDeviceResponse::default())
+    });
+    let running = fake.listen().await;
+    let wire = Wire::to(running.address).await;
+    let rules = Resilience {
+        keepalive_interval: Duration::from_millis(200),
+        keepalive_timeout: Duration::from_millis(200),
+        ..plain()
+    };
+    let mesh = edge(&[("devices", vec![wire.address])], rules);
+    get_device(&mesh).await.expect("an answer");
+    let mut stream = watch_devices(&mesh).await.expect("a stream");
+    stream.message().await.expect("a message").expect("the first");
+    wire.swallowing.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    let error = Error::from(stream.message().await.expect_err("the peer is gone"));
+    assert_eq!((error.code(), error.reason()), (Code::Unavailable, "UPSTREAM_LOST"));
+    assert!(error.retry_after().is_some());
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    eventually("new connections work", || async { get_device(&mesh).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn calls_that_get_no_answer_leave_their_connection_before_the_keep_alive_does() {
+    let fake = Fake::well();
+    let running = fake.listen().await;
+    let wire = Wire::to(running.address).await;
+    let mesh = edge(&[("devices", vec![wire.address])], plain());
+    get_device(&mesh).await.expect("an answer");
+    wire.swallowing.store(true, Ordering::SeqCst);
+    let short = || async {
+        let deadline = Some(Instant::now() + Duration::from_millis(100));
+        let context = sensormesh_mesh::Context { deadline, ..Default::default() };
+        sensormesh_mesh::Context::scope(context, get_device(&mesh)).await
+    };
+    for _ in 0..2 {
+        assert_eq!(short().await.expect_err("silence").code(), tonic::Code::DeadlineExceeded);
+    }
+    short().await.expect("an answer over a new connection");
+}

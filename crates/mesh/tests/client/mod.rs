@@ -1,0 +1,6 @@
+//! The client stack against servers that do exactly what a test tells them to.
+
+mod calls;
+mod endpoints;
+mod fake;
+mod streams;
