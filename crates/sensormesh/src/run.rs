@@ -1,10 +1,9 @@
 //! Services running in this process.
 
-use std::net::{IpAddr, SocketAddr};
-
 use anyhow::{Context as _, Result};
-use sensormesh_mesh::{LocalRegistry, Mesh, Serving, Shutdown};
+use sensormesh_mesh::{Listeners, LocalRegistry, Mesh, Shutdown};
 use sensormesh_types::Clock;
+use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::services::{self, Entry};
@@ -12,7 +11,7 @@ use crate::services::{self, Entry};
 /// What runs, until it is stopped.
 pub struct Running {
     shutdown: Shutdown,
-    services: Vec<Serving>,
+    services: Vec<sensormesh_mesh::Running>,
 }
 
 /// Starts the services in the order given and serves each as soon as it has started.
@@ -24,24 +23,28 @@ pub async fn start(config: &Config, entries: &[&'static Entry]) -> Result<Runnin
         let mesh = Mesh::beside(&registry, mesh_config.clone(), entry.name, Clock::system())
             .with_context(|| format!("cannot join the mesh as {}", entry.name))?;
         let service = entry.start(config, &mesh).await.with_context(|| format!("cannot start {}", entry.name))?;
-        let bind = address(config.bind, entry.port(config));
-        let operations = address(config.bind, entry.operations_port(config));
-        let serving = sensormesh_mesh::serve(service, &mesh, bind, operations, running.shutdown.child()).await;
-        running.services.push(serving.with_context(|| format!("cannot serve {}", entry.name))?);
+        let listeners = Listeners {
+            // The edge's own port speaks HTTP; it opens that itself.
+            grpc: if entry.name == "edge" { None } else { Some(bind(config, entry.port(config)).await?) },
+            operations: Some(bind(config, entry.operations_port(config)).await?),
+        };
+        let served = sensormesh_mesh::serve(service, &mesh, listeners, running.shutdown.child()).await;
+        running.services.push(served.with_context(|| format!("cannot serve {}", entry.name))?);
     }
     Ok(running)
 }
 
-fn address(ip: IpAddr, port: u16) -> SocketAddr {
-    SocketAddr::from((ip, port))
+async fn bind(config: &Config, port: u16) -> Result<TcpListener> {
+    let taken = || format!("cannot listen on {}:{port}; is another program there? --port-base moves every port", config.bind);
+    TcpListener::bind((config.bind, port)).await.with_context(taken)
 }
 
 impl Running {
     /// Stops everything, the edge first, so that no caller finds a service gone that it was led to.
     pub async fn stop(self) {
         self.shutdown.request();
-        for serving in self.services.into_iter().rev() {
-            serving.stopped().await;
+        for service in self.services.into_iter().rev() {
+            service.stopped().await;
         }
     }
 }
