@@ -201,10 +201,11 @@ async fn a_peer_that_vanishes_is_noticed_and_reconnected_to() {
     stream.message().await.expect("a message").expect("the first");
     wire.swallowing.store(true, Ordering::SeqCst);
     let started = Instant::now();
-    let error = Error::from(stream.message().await.expect_err("the peer is gone"));
+    let noticed = tokio::time::timeout(Duration::from_secs(3), stream.message()).await.expect("noticed");
+    let error = Error::from(noticed.expect_err("the peer is gone"));
     assert_eq!((error.code(), error.reason()), (Code::Unavailable, "UPSTREAM_LOST"));
     assert!(error.retry_after().is_some());
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(started.elapsed() > Duration::from_millis(100), "it was silence that was noticed");
     eventually("new connections work", || async { get_device(&mesh).await.is_ok() }).await;
 }
 

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use sensormesh_mesh::client::{BreakerState, Resilience};
+use sensormesh_mesh::tls::Credentials;
 use sensormesh_mesh::{Config, LocalRegistry, LocalService, Mesh, Transport};
 use sensormesh_proto::auth::v1::auth_service_client::AuthServiceClient;
 use sensormesh_proto::auth::v1::{CreateTokenRequest, CreateTokenResponse};
@@ -91,6 +92,15 @@ impl Fake {
     }
 
     pub async fn listen_on(&self, address: SocketAddr) -> Running {
+        self.listen_with(address, None).await
+    }
+
+    /// The fake behind a port of its own, with the certificate of a service.
+    pub async fn listen_as(&self, credentials: Credentials) -> Running {
+        self.listen_with("127.0.0.1:0".parse().expect("an address"), Some(credentials)).await
+    }
+
+    async fn listen_with(&self, address: SocketAddr, credentials: Option<Credentials>) -> Running {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let fake = self.clone();
@@ -105,7 +115,14 @@ impl Fake {
                 let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 builder.max_concurrent_streams(256).max_pending_accept_reset_streams(100);
                 builder.max_local_error_reset_streams(8192);
-                connections.spawn(builder.serve_connection(TokioIo::new(stream), service));
+                let acceptor = credentials.as_ref().map(|own| tokio_rustls::TlsAcceptor::from(own.server()));
+                connections.spawn(async move {
+                    let Some(acceptor) = acceptor else {
+                        return builder.serve_connection(TokioIo::new(stream), service).await.is_ok();
+                    };
+                    let Ok(stream) = acceptor.accept(stream).await else { return false };
+                    builder.serve_connection(TokioIo::new(stream), service).await.is_ok()
+                });
             }
         });
         Running { address, task }
@@ -158,6 +175,18 @@ pub fn watched(count: usize, then_wait: bool) -> Response<Body> {
     let first = (0..count).map(|n| framed(&WatchDevicesResponse { cursor: format!("c{n}"), ..Default::default() }));
     let first = futures::stream::iter(first.map(Ok).collect::<Vec<_>>());
     if then_wait { messages(first.chain(futures::stream::pending())) } else { messages(first) }
+}
+
+/// A stream of `count` messages of a kilobyte that ends well.
+pub fn flowing(count: usize) -> Response<Body> {
+    let large = framed(&WatchDevicesResponse { cursor: "c".repeat(1024), ..Default::default() });
+    messages(futures::stream::unfold(count, move |left| {
+        let large = large.clone();
+        async move {
+            tokio::task::yield_now().await;
+            (left > 0).then(|| (Ok(large), left - 1))
+        }
+    }))
 }
 
 fn messages(stream: impl futures::Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Response<Body> {

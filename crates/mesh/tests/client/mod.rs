@@ -3,4 +3,5 @@
 mod calls;
 mod endpoints;
 mod fake;
+mod identity;
 mod streams;

@@ -1,0 +1,4 @@
+//! The mesh from outside: calls made, calls served.
+
+mod client;
+mod server;
