@@ -1,0 +1,148 @@
+//! Load for `make bench`, over mutual TLS with the operator's certificate:
+//!
+//! `load ingest ADDR PKI SECONDS` sends 1,000-reading batches in columns, 64 in flight, and prints readings acknowledged per
+//! second. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading a call and prints calls per second and latencies in
+//! microseconds. Both print one line of JSON.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use hdrhistogram::Histogram;
+use sensormesh_proto::telemetry::v1::announced::Outcome;
+use sensormesh_proto::telemetry::v1::channel::Values;
+use sensormesh_proto::telemetry::v1::ingest_stream_request::Message;
+use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
+use sensormesh_proto::telemetry::v1::{
+    Announce, Channel as Column, Group, IngestReadingRequest, IngestStreamRequest, ReadingBatch, Scaled,
+};
+use sensormesh_types::{Clock, time};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+const SENSORS: usize = 200;
+const BATCH: usize = 1000;
+const IN_FLIGHT: usize = 64;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().collect();
+    let usage = "load ingest|unary ADDR PKI SECONDS [CONCURRENCY]";
+    let (Some(mode), Some(address), Some(pki), Some(seconds)) = (args.get(1), args.get(2), args.get(3), args.get(4)) else {
+        bail!(usage);
+    };
+    let length = Duration::from_secs_f64(seconds.parse().context(usage)?);
+    let channel = connect(address, Path::new(pki)).await?;
+    match (mode.as_str(), args.get(5)) {
+        ("ingest", None) => ingest(channel, length).await,
+        ("unary", Some(concurrency)) => unary(channel, length, concurrency.parse().context(usage)?).await,
+        _ => bail!(usage),
+    }
+}
+
+async fn connect(address: &str, pki: &Path) -> Result<Channel> {
+    let read = |name: &str| std::fs::read(pki.join(name)).with_context(|| format!("cannot read {name}"));
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read("ca.pem")?))
+        .identity(Identity::from_pem(read("operator.pem")?, read("operator-key.pem")?))
+        .domain_name("localhost");
+    Ok(Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await?)
+}
+
+async fn ingest(channel: Channel, length: Duration) -> Result<()> {
+    let mut client = TelemetryServiceClient::new(channel);
+    let (send, requests) = mpsc::channel(IN_FLIGHT);
+    let sensors: Vec<String> = (0..SENSORS).map(|i| format!("bench.s{i}")).collect();
+    let announce = Message::Announce(Announce { sensors, backfill: false });
+    send.send(IngestStreamRequest { message: Some(announce) }).await?;
+    let mut answers = client.ingest_stream(ReceiverStream::new(requests)).await?.into_inner();
+    let mut series = Vec::new();
+    while series.len() < SENSORS {
+        let answer = answers.message().await?.context("the stream ended")?;
+        for announced in answer.announced {
+            match announced.outcome {
+                Some(Outcome::Series(number)) => series.push(number),
+                other => bail!("{} was refused: {other:?}", announced.sensor_id),
+            }
+        }
+    }
+    let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+    let start = Instant::now();
+    let now = Clock::system().now_nanos();
+    let sender = {
+        let slots = slots.clone();
+        tokio::spawn(async move {
+            let mut number = 0_u64;
+            while start.elapsed() < length {
+                slots.acquire().await?.forget();
+                number += 1;
+                let batch = Message::Batch(batch(number, &series, now));
+                send.send(IngestStreamRequest { message: Some(batch) }).await?;
+            }
+            anyhow::Ok(number)
+        })
+    };
+    let mut through = 0;
+    let mut rejected = 0_usize;
+    while let Some(answer) = answers.message().await? {
+        slots.add_permits(usize::try_from(answer.through.saturating_sub(through))?);
+        through = through.max(answer.through);
+        rejected += answer.rejections.len();
+        if sender.is_finished() && start.elapsed() > length && slots.available_permits() >= IN_FLIGHT {
+            break;
+        }
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    let readings = through * BATCH as u64;
+    println!(r#"{{"readings": {readings}, "per_second": {:.0}, "rejected": {rejected}}}"#, readings as f64 / elapsed);
+    Ok(())
+}
+
+/// Readings of 200 sensors taken together, five times a batch, a millisecond apart, in hundredths.
+fn batch(number: u64, series: &[u32], now: i64) -> ReadingBatch {
+    let ticks = BATCH / SENSORS;
+    let first = i64::try_from(number).unwrap_or(0) * i64::try_from(ticks).unwrap_or(1);
+    let start_ns = now - 3_600_000_000_000 + first * 1_000_000;
+    let channels = series.iter().enumerate().map(|(i, series)| {
+        let level = 2000 + i64::try_from(i).unwrap_or(0) + i64::try_from(number % 50).unwrap_or(0);
+        let deltas = std::iter::once(level).chain((1..ticks).map(|t| if t % 2 == 0 { -1 } else { 1 })).collect();
+        Column { series: *series, values: Some(Values::Scaled(Scaled { decimals: 2, deltas })), ..Column::default() }
+    });
+    let group = Group { start_ns, tick_ns: 1_000_000, steps: vec![1; ticks - 1], channels: channels.collect() };
+    ReadingBatch { number, batch_id: String::new(), groups: vec![group] }
+}
+
+async fn unary(channel: Channel, length: Duration, concurrency: usize) -> Result<()> {
+    let start = Instant::now();
+    let base = Clock::system().now_nanos();
+    let workers: Vec<_> = (0..concurrency).map(|i| tokio::spawn(worker(channel.clone(), i, base, start + length))).collect();
+    let mut all = Histogram::<u64>::new(3)?;
+    for worker in workers {
+        all.add(worker.await??)?;
+    }
+    let rate = all.len() as f64 / start.elapsed().as_secs_f64();
+    let (p50, p99) = (all.value_at_quantile(0.5), all.value_at_quantile(0.99));
+    println!(r#"{{"per_second": {rate:.0}, "p50_us": {p50}, "p99_us": {p99}}}"#);
+    Ok(())
+}
+
+async fn worker(channel: Channel, index: usize, base: i64, end: Instant) -> Result<Histogram<u64>> {
+    let mut client = TelemetryServiceClient::new(channel);
+    let mut latencies = Histogram::<u64>::new(3)?;
+    let mut count = 0;
+    while Instant::now() < end {
+        count += 1;
+        let request = IngestReadingRequest {
+            sensor_id: format!("bench.u{index}"),
+            time: Some(time::from_nanos(base + count * 1000)),
+            value: Some(612.0),
+        };
+        let sent = Instant::now();
+        client.ingest_reading(request).await?;
+        latencies.record(u64::try_from(sent.elapsed().as_micros())?)?;
+    }
+    Ok(latencies)
+}
