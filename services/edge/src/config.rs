@@ -1,0 +1,115 @@
+//! The `[edge]` table of the configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sensormesh_mesh::{Network, ServerLimits};
+use sensormesh_types::{Error, Result, text};
+use serde::{Deserialize, Serialize};
+
+use crate::limit::Rate;
+
+/// How the edge is reached and how much it takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where it listens. An address that other machines reach needs a certificate or `behind_proxy`.
+    pub listen: SocketAddr,
+    /// The certificate chain for HTTPS, PEM. Read again when it changes. Empty = plain HTTP.
+    pub tls_cert: PathBuf,
+    /// The key of the certificate, PEM.
+    pub tls_key: PathBuf,
+    /// Where reverse proxies are: `X-Forwarded-For` and `X-Forwarded-Host` are believed from there only.
+    pub behind_proxy: Vec<Network>,
+    /// Web pages of these origins may use the edge from a browser: `https://dashboard.example.com`.
+    pub cors_origins: Vec<String>,
+    /// What one user may ask.
+    pub user_rate: Rate,
+    /// What one address may ask without a token.
+    pub address_rate: Rate,
+    /// Streams one caller may have open.
+    pub streams_per_caller: u32,
+    /// The longest request body.
+    #[serde(with = "text::size")]
+    pub body: u64,
+    /// The longest message of a WebSocket.
+    #[serde(with = "text::size")]
+    pub socket_message: u64,
+    /// The longest message of an answer.
+    #[serde(with = "text::size")]
+    pub answer: u64,
+    /// How often services are asked how they do.
+    #[serde(with = "text::duration")]
+    pub health_interval: Duration,
+    /// The pause after which a silent stream gets a sign of life.
+    #[serde(with = "text::duration")]
+    pub heartbeat: Duration,
+    /// The limits of the port.
+    pub limits: ServerLimits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            behind_proxy: Vec::new(),
+            cors_origins: Vec::new(),
+            user_rate: Rate { per_second: 100, burst: 200 },
+            address_rate: Rate { per_second: 50, burst: 100 },
+            streams_per_caller: 32,
+            body: 1 << 20,
+            socket_message: 256 << 10,
+            answer: 16 << 20,
+            health_interval: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(15),
+            limits: ServerLimits::public(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        !self.tls_cert.as_os_str().is_empty()
+    }
+
+    /// Refuses in words what cannot be meant: half a certificate, or plain HTTP for everybody to read.
+    pub fn check(&self) -> Result<()> {
+        if self.is_tls() == self.tls_key.as_os_str().is_empty() {
+            let message = "a certificate and its key belong together: give --tls-cert and --tls-key, or neither";
+            return Err(Error::precondition("TLS_INCOMPLETE", message));
+        }
+        if !self.listen.ip().is_loopback() && !self.is_tls() && self.behind_proxy.is_empty() {
+            let message = format!(
+                "listening at {} in plain HTTP would show passwords and tokens to the network; give --tls-cert and \
+                 --tls-key for HTTPS, or --behind-proxy with the address range of the reverse proxy that does TLS",
+                self.listen
+            );
+            return Err(Error::precondition("PLAINTEXT_REFUSED", message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_or_a_proxy_only() {
+        let local = Config::default();
+        assert!(local.check().is_ok());
+        let open = Config { listen: "0.0.0.0:8000".parse().expect("address"), ..Config::default() };
+        let error = open.check().expect_err("refused");
+        assert!(error.message().contains("--tls-cert") && error.message().contains("--behind-proxy"), "{error}");
+        let proxied = Config { behind_proxy: vec!["10.0.0.0/8".parse().expect("range")], ..open.clone() };
+        assert!(proxied.check().is_ok());
+        let secured = Config { tls_cert: "cert.pem".into(), tls_key: "key.pem".into(), ..open.clone() };
+        assert!(secured.check().is_ok());
+        let half = Config { tls_cert: "cert.pem".into(), ..Config::default() };
+        assert!(half.check().is_err());
+    }
+}
