@@ -11,11 +11,10 @@ use sensormesh_observability::metrics::{LevelGuard, Rpc};
 use sensormesh_observability::trace;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 use tracing::Span;
 
-use super::breaker::Breaker;
 use super::endpoint::Lease;
 use super::failure;
 
@@ -56,14 +55,13 @@ pub(crate) struct Answer {
     timer: Option<Pin<Box<Sleep>>>,
     call: Call,
     lease: Option<Lease>,
-    breaker: Arc<Breaker>,
     framing: Framing,
     done: bool,
 }
 
 impl Answer {
-    pub(crate) fn new(inner: Body, deadline: Instant, call: Call, lease: Option<Lease>, breaker: Arc<Breaker>) -> Self {
-        Self { inner, deadline, timer: None, call, lease, breaker, framing: Framing::default(), done: false }
+    pub(crate) fn new(inner: Body, deadline: Instant, call: Call, lease: Option<Lease>) -> Self {
+        Self { inner, deadline, timer: None, call, lease, framing: Framing::default(), done: false }
     }
 }
 
@@ -92,15 +90,7 @@ impl HttpBody for Answer {
                     return Poll::Ready(Some(Ok(frame)));
                 }
             },
-            Poll::Ready(Some(Err(status))) => {
-                if let Some(lease) = this.lease.as_ref()
-                    && status.code() == Code::Unavailable
-                {
-                    lease.broken();
-                    this.breaker.broke(Instant::now());
-                }
-                status
-            }
+            Poll::Ready(Some(Err(status))) => status,
             Poll::Ready(None) => failure::lost(&this.call.upstream, "the answer ended without a status").into(),
             Poll::Pending => {
                 let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(this.deadline)));

@@ -63,6 +63,11 @@ impl Balancer {
         self.choose(tried).ok_or_else(|| failure::unreachable(&self.upstream, "no address"))
     }
 
+    /// Whether there is an endpoint that was not tried and may well answer.
+    pub(crate) fn has_another(&self, tried: &[Arc<Endpoint>]) -> bool {
+        self.endpoints.read().iter().any(|e| !e.is_down() && !e.is_ejected() && is_fresh(e, tried))
+    }
+
     /// Counts how a call to an endpoint went.
     pub(crate) fn report(&self, endpoint: &Endpoint, good: bool) {
         if good {
@@ -91,7 +96,7 @@ impl Balancer {
         if let [only] = endpoints.as_slice() {
             return Some(Arc::clone(only));
         }
-        let fresh = |e: &Endpoint| !tried.iter().any(|t| std::ptr::eq(Arc::as_ptr(t), e));
+        let fresh = |e: &Endpoint| is_fresh(e, tried);
         choose(&endpoints, |e| fresh(e) && !e.is_down() && !e.is_ejected())
             .or_else(|| choose(&endpoints, |e| fresh(e) && !e.is_down()))
             .or_else(|| choose(&endpoints, |e| !e.is_down()))
@@ -132,6 +137,10 @@ impl Balancer {
             .collect();
         Ok(())
     }
+}
+
+fn is_fresh(endpoint: &Endpoint, tried: &[Arc<Endpoint>]) -> bool {
+    !tried.iter().any(|t| std::ptr::eq(Arc::as_ptr(t), endpoint))
 }
 
 /// The less loaded of two at random among those that are fit.

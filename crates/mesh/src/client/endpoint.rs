@@ -43,7 +43,8 @@ struct Health {
     ejected_until: Option<Instant>,
 }
 
-type Connecting = Shared<oneshot::Receiver<Result<Sender, NotConnected>>>;
+type Opened = Result<Connection, NotConnected>;
+type Opening = Shared<oneshot::Receiver<Opened>>;
 
 /// Room for one connection, opened when it is first needed and again when it is gone.
 #[derive(Default)]
@@ -55,8 +56,10 @@ struct Slot {
 
 #[derive(Default)]
 struct SlotState {
-    open: Option<Sender>,
-    opening: Option<Connecting>,
+    open: Option<Connection>,
+    opening: Option<Opening>,
+    /// Connections opened so far.
+    count: u64,
 }
 
 impl Endpoint {
@@ -140,26 +143,33 @@ impl Endpoint {
         health.failures = 0;
     }
 
-    fn connected(&self, result: &Result<Sender, NotConnected>) -> bool {
-        let mut health = self.health.lock();
-        match result {
-            Ok(_) => {
-                health.down = false;
-                false
-            }
-            Err(_) => !std::mem::replace(&mut health.down, true),
+    /// Notes whether it can be connected to; true where it just went down.
+    fn reached(&self, reached: bool) -> bool {
+        let was_down = std::mem::replace(&mut self.health.lock().down, !reached);
+        !reached && !was_down
+    }
+
+    /// Doubts it because a connection broke: others are preferred until it was connected to again, which is tried at
+    /// once.
+    pub(crate) fn doubt(self: &Arc<Self>) {
+        if self.reached(false) {
+            Self::probe(Arc::downgrade(self), Duration::ZERO);
         }
     }
 
     /// Tries to connect again and again until it works or the endpoint is no longer wanted.
-    fn probe(endpoint: Weak<Endpoint>) {
+    fn probe(endpoint: Weak<Endpoint>, first_pause: Duration) {
         tokio::spawn(async move {
-            let mut pause = PROBE_PAUSES.0;
+            let mut pause = first_pause;
             loop {
                 tokio::time::sleep(pause.mul_f64(0.5 + random::fraction())).await;
-                pause = (pause * 2).min(PROBE_PAUSES.1);
+                pause = (pause * 2).clamp(PROBE_PAUSES.0, PROBE_PAUSES.1);
                 let Some(endpoint) = endpoint.upgrade() else { return };
-                if !endpoint.is_down() || connection(&endpoint, &endpoint.calls[0]).await.is_ok() {
+                if !endpoint.is_down() {
+                    return;
+                }
+                if connection(&endpoint, &endpoint.calls[0]).await.is_ok() {
+                    endpoint.reached(true);
                     return;
                 }
             }
@@ -169,10 +179,10 @@ impl Endpoint {
 
 /// The slot's connection. Whoever comes while it is being opened waits for the same attempt; giving up waiting does not
 /// cut it.
-async fn connection(endpoint: &Arc<Endpoint>, slot: &Arc<Slot>) -> Result<Sender, NotConnected> {
+async fn connection(endpoint: &Arc<Endpoint>, slot: &Arc<Slot>) -> Opened {
     let opening = {
         let mut state = slot.state.lock();
-        if let Some(open) = state.open.as_ref().filter(|open| !open.is_closed()) {
+        if let Some(open) = state.open.as_ref().filter(|open| !open.sender.is_closed()) {
             return Ok(open.clone());
         }
         state.open = None;
@@ -190,24 +200,69 @@ async fn connection(endpoint: &Arc<Endpoint>, slot: &Arc<Slot>) -> Result<Sender
     opening.await.unwrap_or_else(|_| Err(NotConnected::because("given up")))
 }
 
-async fn open(endpoint: Weak<Endpoint>, slot: Arc<Slot>, done: oneshot::Sender<Result<Sender, NotConnected>>) {
+async fn open(endpoint: Weak<Endpoint>, slot: Arc<Slot>, done: oneshot::Sender<Opened>) {
     let Some((connector, address)) = endpoint.upgrade().map(|e| (Arc::clone(&e.connector), e.address.clone())) else {
         return;
     };
     let result = connector.connect(&address).await;
-    {
+    let opened = {
         let mut state = slot.state.lock();
         state.opening = None;
-        state.open = result.as_ref().ok().cloned();
-    }
+        state.count += 1;
+        let opened = result.map(|sender| Connection { sender, number: state.count, slot: Arc::downgrade(&slot) });
+        state.open = opened.as_ref().ok().cloned();
+        opened
+    };
     slot.silent.store(0, Ordering::Relaxed);
     if let Some(endpoint) = endpoint.upgrade()
-        && endpoint.connected(&result)
+        && endpoint.reached(opened.is_ok())
     {
-        Endpoint::probe(Arc::downgrade(&endpoint));
+        Endpoint::probe(Arc::downgrade(&endpoint), PROBE_PAUSES.0);
     }
     // nobody may be waiting any more
-    let _ = done.send(result);
+    let _ = done.send(opened);
+}
+
+/// One connection that was opened.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) sender: Sender,
+    number: u64,
+    slot: Weak<Slot>,
+}
+
+impl Connection {
+    /// Notes that it answered.
+    pub(crate) fn answered(&self) {
+        if let Some(slot) = self.slot.upgrade() {
+            slot.silent.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that it did not answer in time. Twice in a row, and later calls get another one: a peer that vanished is
+    /// noticed before the keep-alive does.
+    pub(crate) fn silent(&self) {
+        if let Some(slot) = self.slot.upgrade()
+            && slot.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_CALLS
+        {
+            self.leave(&slot);
+        }
+    }
+
+    /// Notes that it broke, so that later calls get another one. True for the first to say so: what broke with it is one
+    /// failure, however many calls there were.
+    pub(crate) fn broken(&self) -> bool {
+        self.slot.upgrade().is_some_and(|slot| self.leave(&slot))
+    }
+
+    fn leave(&self, slot: &Slot) -> bool {
+        let mut state = slot.state.lock();
+        let mine = state.open.as_ref().is_some_and(|open| open.number == self.number);
+        if mine {
+            state.open = None;
+        }
+        mine
+    }
 }
 
 /// A place on a connection, given back when it is dropped.
@@ -219,29 +274,8 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// The connection, opened if need be. An error means that nothing was sent.
-    pub(crate) async fn connection(&self) -> Result<Sender, NotConnected> {
+    pub(crate) async fn connection(&self) -> Opened {
         connection(&self.endpoint, &self.slot).await
-    }
-
-    /// Notes that the connection answered.
-    pub(crate) fn answered(&self) {
-        self.slot.silent.store(0, Ordering::Relaxed);
-    }
-
-    /// Notes that the connection did not answer in time. Twice in a row, and later calls get another one: a peer that
-    /// vanished is noticed before the keep-alive does.
-    pub(crate) fn silent(&self) {
-        if self.slot.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_CALLS {
-            self.slot.state.lock().open = None;
-        }
-    }
-
-    /// Notes that the connection broke.
-    pub(crate) fn broken(&self) {
-        let mut state = self.slot.state.lock();
-        if state.open.as_ref().is_some_and(Sender::is_closed) {
-            state.open = None;
-        }
     }
 }
 

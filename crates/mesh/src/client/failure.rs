@@ -61,6 +61,11 @@ pub(crate) fn not_processed(error: &hyper::Error) -> bool {
     })
 }
 
+/// Whether only the one stream was reset, and not the connection lost.
+pub(crate) fn is_of_stream(error: &hyper::Error) -> bool {
+    sources(error).filter_map(|e| e.downcast_ref::<h2::Error>()).any(h2::Error::is_reset)
+}
+
 /// Whether an UNAVAILABLE answer speaks of a service behind the one that was asked: then that one did its best, has
 /// retried already, and is not to blame.
 pub(crate) fn is_of_another(headers: &HeaderMap, upstream: &str) -> bool {

@@ -16,6 +16,7 @@ mod connect;
 pub(crate) mod deadline;
 mod endpoint;
 mod failure;
+mod outgoing;
 mod resilience;
 mod resolve;
 mod retry;

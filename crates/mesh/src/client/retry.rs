@@ -16,7 +16,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const PUSHBACK_MAX: Duration = Duration::from_secs(2);
 
 /// Retries in all: a share of the calls made, and a few each second. A failing upstream gets little more load, not three
-/// times as much.
+/// times as much. A call that was never processed is not in it: sending it elsewhere is no more load.
 pub(crate) struct Budget {
     share: f64,
     per_second: f64,

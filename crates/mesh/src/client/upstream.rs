@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use sensormesh_observability::metrics::{self, Side};
 use sensormesh_observability::trace;
 use sensormesh_proto::Method;
@@ -21,15 +20,10 @@ use super::answer::{Answer, Call};
 use super::balance::Balancer;
 use super::breaker::Breaker;
 use super::endpoint::{Endpoint, Lease};
+use super::outgoing::{Fault, Outgoing, Payload};
 use super::retry::{self, Budget, Pushback};
 use super::{Resilience, deadline, failure};
 use crate::{Context, LocalRegistry, Peer};
-
-/// A request larger than this is sent once and never again.
-const REPEATABLE: usize = 4 << 20;
-
-/// The least time that a call must have had for its running out to say something about the upstream.
-const FAIR: Duration = Duration::from_secs(1);
 
 /// Everything between this service and one upstream. One for each pair; channels share it.
 pub(crate) struct Upstream {
@@ -45,35 +39,6 @@ pub(crate) struct Upstream {
     pub(crate) shown: metrics::Upstream,
     /// Who calls, in the transport that cannot prove it.
     pub(crate) claim: Option<HeaderValue>,
-}
-
-/// A request as it is sent, once or again.
-struct Outgoing {
-    path: http::uri::PathAndQuery,
-    headers: HeaderMap,
-    payload: Payload,
-    deadline: Instant,
-    streams: bool,
-    retryable: bool,
-    /// Whether running out of time is the upstream's failure.
-    fair: bool,
-}
-
-enum Payload {
-    /// The one message of the call; can be sent any number of times.
-    Whole(Bytes),
-    /// Can be sent once.
-    Open(Option<Body>),
-}
-
-/// How an attempt failed.
-struct Fault {
-    error: Status,
-    /// Nothing was processed, so that any call may be sent again.
-    unprocessed: bool,
-    /// The upstream's own failure, not the request's.
-    blame: bool,
-    endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Upstream {
@@ -102,7 +67,8 @@ impl Upstream {
             over: false,
         };
         let work = async {
-            let mut outgoing = self.prepare(request, method, context.as_ref(), forward).await?;
+            let mut outgoing =
+                Outgoing::of(&self.name, self.claim.as_ref(), request, method, context.as_ref(), forward).await?;
             if let Ok(position) = HeaderValue::try_from(position.to_string()) {
                 outgoing.headers.insert("traceparent", position);
             }
@@ -129,64 +95,8 @@ impl Upstream {
             call.end(code);
             return Ok(Response::from_parts(head, body));
         }
-        let answer = Answer::new(body, deadline, call, lease, Arc::clone(&self.breaker));
+        let answer = Answer::new(body, deadline, call, lease);
         Ok(Response::from_parts(head, Body::new(answer)))
-    }
-
-    async fn prepare(
-        &self,
-        request: Request<Body>,
-        method: Option<&Method>,
-        context: Option<&Context>,
-        forward: bool,
-    ) -> Result<Outgoing, Status> {
-        let (head, body) = request.into_parts();
-        let mut headers = head.headers;
-        let now = Instant::now();
-        let contract = method.map(|m| m.policy.deadline);
-        let streams = method.is_none_or(Method::is_stream);
-        let until = deadline::deadline(now, deadline::parse(&headers), context, contract, streams);
-        let deadline = until.ok_or_else(|| failure::late(&self.name))?;
-        if let Some(context) = context {
-            if forward
-                && !headers.contains_key(http::header::AUTHORIZATION)
-                && let Some(token) = &context.authorization
-                && let Ok(mut token) = HeaderValue::from_str(token)
-            {
-                token.set_sensitive(true);
-                headers.insert(http::header::AUTHORIZATION, token);
-            }
-            if !context.request_id.is_empty()
-                && let Ok(id) = HeaderValue::from_str(&context.request_id)
-            {
-                headers.insert("x-request-id", id);
-            }
-        }
-        headers.insert(
-            http::header::USER_AGENT,
-            HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))),
-        );
-        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
-        if let Some(claim) = &self.claim {
-            headers.insert(crate::PEER_HEADER, claim.clone());
-        }
-        let payload = if method.is_some_and(|m| !m.client_streaming) {
-            let collected = timeout_at(deadline, body.collect()).await.map_err(|_| failure::late(&self.name))?;
-            Payload::Whole(collected?.to_bytes())
-        } else {
-            Payload::Open(Some(body))
-        };
-        let repeatable = matches!(&payload, Payload::Whole(bytes) if bytes.len() <= REPEATABLE);
-        let fair = contract.unwrap_or(FAIR).min(FAIR);
-        Ok(Outgoing {
-            path: head.uri.into_parts().path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
-            headers,
-            payload,
-            deadline,
-            streams,
-            retryable: repeatable && method.is_some_and(|m| m.is_retryable() && !m.is_stream()),
-            fair: deadline - now >= fair,
-        })
     }
 
     /// Sends the request until it is answered, may not be sent again, or time or budget is up.
@@ -203,12 +113,13 @@ impl Upstream {
                 Ok(permit) => permit,
                 Err(error) => return Err(error.into()),
             };
-            let (failed, unprocessed, pushback) = match self.attempt(outgoing, &tried).await {
+            let (failed, unprocessed, blame, pushback) = match self.attempt(outgoing, &tried).await {
                 Ok((response, lease)) => {
                     let code =
                         failure::code(response.headers()).unwrap_or_else(|| failure::code_of_http(response.status()));
                     let bad = code == 14 && !failure::is_of_another(response.headers(), &self.name);
-                    permit.tell(!bad && !(code == 4 && outgoing.fair), Instant::now());
+                    let late = code == 4 && outgoing.fair;
+                    permit.tell(!bad && !late, Instant::now());
                     if let (Some(lease), Some(balancer)) = (&lease, &self.balancer) {
                         balancer.report(&lease.endpoint, !bad);
                     }
@@ -219,7 +130,7 @@ impl Upstream {
                         tried.push(Arc::clone(&lease.endpoint));
                     }
                     let pushback = retry::pushback(response.headers());
-                    (Ok((response, lease)), false, pushback)
+                    (Ok((response, lease)), false, true, pushback)
                 }
                 Err(fault) => {
                     if fault.blame {
@@ -235,12 +146,14 @@ impl Upstream {
                     }
                     let unavailable = fault.error.code() == tonic::Code::Unavailable;
                     let pushback = if unavailable { Pushback::Silent } else { Pushback::Never };
-                    (Err(fault.error), fault.unprocessed, pushback)
+                    (Err(fault.error), fault.unprocessed, fault.blame, pushback)
                 }
             };
             let pause = match pushback {
                 Pushback::Never => return failed,
                 Pushback::Wait(wait) => wait,
+                // nothing to spare an upstream that saw nothing of the call, where another endpoint may take it
+                Pushback::Silent if unprocessed && (!blame || self.has_another(&tried)) => Duration::ZERO,
                 Pushback::Silent => retry::pause(&self.rules, attempt),
             };
             let sendable = !matches!(outgoing.payload, Payload::Open(None));
@@ -248,7 +161,7 @@ impl Upstream {
             if !allowed || Instant::now() + pause >= outgoing.deadline {
                 return failed;
             }
-            if !self.budget.take(Instant::now()) {
+            if !unprocessed && !self.budget.take(Instant::now()) {
                 self.shown.retries_suppressed.add(1);
                 return failed;
             }
@@ -258,6 +171,10 @@ impl Upstream {
             outgoing.headers.insert("grpc-previous-rpc-attempts", HeaderValue::from(attempt));
             tokio::time::sleep(pause).await;
         }
+    }
+
+    fn has_another(&self, tried: &[Arc<Endpoint>]) -> bool {
+        self.balancer.as_ref().is_some_and(|balancer| balancer.has_another(tried))
     }
 
     async fn attempt(
@@ -313,8 +230,8 @@ impl Upstream {
             Err(_) => return Err(Fault::late(&self.name, outgoing.fair, None)),
         };
         let lease = endpoint.lease(outgoing.streams);
-        let mut sender = match timeout_at(outgoing.deadline, lease.connection()).await {
-            Ok(Ok(sender)) => sender,
+        let mut connection = match timeout_at(outgoing.deadline, lease.connection()).await {
+            Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
                 balancer.doubt();
                 return Err(Fault::unprocessed(failure::unreachable(&self.name, error), Some(endpoint)));
@@ -330,18 +247,33 @@ impl Upstream {
         let Some(request) = outgoing.request(uri) else {
             return Err(Fault::of_request(failure::lost(&self.name, "the request cannot be sent twice")));
         };
-        match timeout_at(outgoing.deadline, sender.try_send_request(request)).await {
+        match timeout_at(outgoing.deadline, connection.sender.try_send_request(request)).await {
             Ok(Ok(response)) => {
-                lease.answered();
-                let upstream = self.name.clone();
-                let of_body = move |e| failure::of_request(&e).unwrap_or_else(|| failure::lost(&upstream, e).into());
+                connection.answered();
+                let (upstream, breaker) = (self.name.clone(), Arc::clone(&self.breaker));
+                let of_body = move |error: hyper::Error| {
+                    if let Some(status) = failure::of_request(&error) {
+                        return status;
+                    }
+                    if failure::is_of_stream(&error) {
+                        breaker.broke(Instant::now());
+                    } else if connection.broken() {
+                        breaker.broke(Instant::now());
+                        endpoint.doubt();
+                    }
+                    failure::lost(&upstream, error).into()
+                };
                 Ok((response.map(|body| Body::new(body.map_err(of_body))), lease))
             }
             Ok(Err(mut unsent)) => {
-                lease.broken();
                 let back = unsent.take_message();
                 let error = unsent.into_error();
+                let of_stream = failure::is_of_stream(&error);
+                let first = of_stream || connection.broken();
                 let unprocessed = back.is_some() || failure::not_processed(&error);
+                if first && !of_stream && !unprocessed {
+                    endpoint.doubt();
+                }
                 if let (Some(request), Payload::Open(body)) = (back, &mut outgoing.payload) {
                     *body = Some(request.into_body());
                 }
@@ -350,43 +282,13 @@ impl Upstream {
                 }
                 let error = failure::lost(&self.name, error).into();
                 // a connection that went away politely between two calls is nobody's failure
-                Err(Fault { error, unprocessed, blame: !unprocessed, endpoint: Some(endpoint) })
+                Err(Fault { error, unprocessed, blame: first && !unprocessed, endpoint: Some(endpoint) })
             }
             Err(_) => {
-                lease.silent();
+                connection.silent();
                 Err(Fault::late(&self.name, outgoing.fair, Some(endpoint)))
             }
         }
-    }
-}
-
-impl Outgoing {
-    /// The request to `uri`; `None` where its body is gone.
-    fn request(&mut self, uri: http::Uri) -> Option<Request<Body>> {
-        let body = match &mut self.payload {
-            Payload::Whole(bytes) => Body::new(Full::new(bytes.clone())),
-            Payload::Open(body) => body.take()?,
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = http::Method::POST;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = self.headers.clone();
-        Some(request)
-    }
-}
-
-impl Fault {
-    fn of_request(error: Error) -> Self {
-        Self { error: error.into(), unprocessed: false, blame: false, endpoint: None }
-    }
-
-    fn unprocessed(error: Error, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: error.into(), unprocessed: true, blame: true, endpoint }
-    }
-
-    fn late(upstream: &str, fair: bool, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: failure::late(upstream).into(), unprocessed: false, blame: fair, endpoint }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sensormesh_mesh::client::Resilience;
+use sensormesh_mesh::client::{BreakerMode, Resilience};
 use sensormesh_types::{Code, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -121,6 +121,29 @@ async fn a_restarted_upstream_is_found_again() {
     assert_eq!(error.code(), Code::Unavailable);
     let _running = fake.listen_on(address).await;
     eventually("it answers again", || async { get_device(&mesh).await.is_ok() }).await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_one_failure_however_many_calls_it_carried() {
+    let slow = Fake::new(|_| std::future::pending());
+    let fast = Fake::well();
+    let (slow_running, fast_running) = (slow.listen().await, fast.listen().await);
+    let mesh = edge(&[("devices", vec![slow_running.address, fast_running.address])], quick());
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let mesh = mesh.clone();
+            tokio::spawn(async move { get_device(&mesh).await })
+        })
+        .collect();
+    eventually("every call is somewhere", || async { slow.asked() + fast.asked() == 40 }).await;
+    assert!(slow.asked() >= 10, "{} calls are under way", slow.asked());
+    slow_running.stop().await;
+    for call in calls {
+        // those the budget allows are answered by the other endpoint
+        let _ = call.await.expect("no panic");
+    }
+    assert_eq!(breaker(&mesh, "devices").mode, BreakerMode::Closed);
+    get_device(&mesh).await.expect("the other endpoint answers");
 }
 
 #[tokio::test]

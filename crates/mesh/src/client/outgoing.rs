@@ -1,0 +1,141 @@
+//! A request on its way out, and how an attempt to send it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt as _, Full};
+use sensormesh_proto::Method;
+use sensormesh_types::Error;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::endpoint::Endpoint;
+use super::{deadline, failure};
+use crate::Context;
+
+/// A request larger than this is sent once and never again.
+const REPEATABLE: usize = 4 << 20;
+
+/// The least time that a call must have had for its running out to say something about the upstream.
+const FAIR: Duration = Duration::from_secs(1);
+
+/// A request as it is sent, once or again.
+pub(super) struct Outgoing {
+    pub(super) path: http::uri::PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+    pub(super) deadline: Instant,
+    pub(super) streams: bool,
+    pub(super) retryable: bool,
+    /// Whether running out of time is the upstream's failure.
+    pub(super) fair: bool,
+}
+
+pub(super) enum Payload {
+    /// The one message of the call; can be sent any number of times.
+    Whole(Bytes),
+    /// Can be sent once.
+    Open(Option<Body>),
+}
+
+/// How an attempt failed.
+pub(super) struct Fault {
+    pub(super) error: Status,
+    /// Nothing was processed, so that any call may be sent again.
+    pub(super) unprocessed: bool,
+    /// The upstream's own failure, not the request's.
+    pub(super) blame: bool,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+}
+
+impl Outgoing {
+    /// The request as it will be sent: with the time it has, the caller's token if it is to be forwarded, and its one
+    /// message in memory. An error where there is no time left.
+    pub(super) async fn of(
+        upstream: &str,
+        claim: Option<&HeaderValue>,
+        request: Request<Body>,
+        method: Option<&Method>,
+        context: Option<&Context>,
+        forward: bool,
+    ) -> Result<Outgoing, Status> {
+        let (head, body) = request.into_parts();
+        let mut headers = head.headers;
+        let now = Instant::now();
+        let contract = method.map(|m| m.policy.deadline);
+        let streams = method.is_none_or(Method::is_stream);
+        let until = deadline::deadline(now, deadline::parse(&headers), context, contract, streams);
+        let deadline = until.ok_or_else(|| failure::late(upstream))?;
+        if let Some(context) = context {
+            if forward
+                && !headers.contains_key(http::header::AUTHORIZATION)
+                && let Some(token) = &context.authorization
+                && let Ok(mut token) = HeaderValue::from_str(token)
+            {
+                token.set_sensitive(true);
+                headers.insert(http::header::AUTHORIZATION, token);
+            }
+            if !context.request_id.is_empty()
+                && let Ok(id) = HeaderValue::from_str(&context.request_id)
+            {
+                headers.insert("x-request-id", id);
+            }
+        }
+        headers.insert(
+            http::header::USER_AGENT,
+            HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))),
+        );
+        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+        if let Some(claim) = claim {
+            headers.insert(crate::PEER_HEADER, claim.clone());
+        }
+        let payload = if method.is_some_and(|m| !m.client_streaming) {
+            let collected = timeout_at(deadline, body.collect()).await.map_err(|_| failure::late(upstream))?;
+            Payload::Whole(collected?.to_bytes())
+        } else {
+            Payload::Open(Some(body))
+        };
+        let repeatable = matches!(&payload, Payload::Whole(bytes) if bytes.len() <= REPEATABLE);
+        let fair = contract.unwrap_or(FAIR).min(FAIR);
+        Ok(Outgoing {
+            path: head.uri.into_parts().path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/")),
+            headers,
+            payload,
+            deadline,
+            streams,
+            retryable: repeatable && method.is_some_and(|m| m.is_retryable() && !m.is_stream()),
+            fair: deadline - now >= fair,
+        })
+    }
+
+    /// The request to `uri`; `None` where its body is gone.
+    pub(super) fn request(&mut self, uri: http::Uri) -> Option<Request<Body>> {
+        let body = match &mut self.payload {
+            Payload::Whole(bytes) => Body::new(Full::new(bytes.clone())),
+            Payload::Open(body) => body.take()?,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers.clone();
+        Some(request)
+    }
+}
+
+impl Fault {
+    pub(super) fn of_request(error: Error) -> Self {
+        Self { error: error.into(), unprocessed: false, blame: false, endpoint: None }
+    }
+
+    pub(super) fn unprocessed(error: Error, endpoint: Option<Arc<Endpoint>>) -> Self {
+        Self { error: error.into(), unprocessed: true, blame: true, endpoint }
+    }
+
+    pub(super) fn late(upstream: &str, fair: bool, endpoint: Option<Arc<Endpoint>>) -> Self {
+        Self { error: failure::late(upstream).into(), unprocessed: false, blame: fair, endpoint }
+    }
+}
