@@ -140,6 +140,9 @@ pub enum Contract {
     Release {
         /// Where to write them
         file: PathBuf,
+        /// Writes them even where callers of the last release would break
+        #[arg(long)]
+        accept_breaking: bool,
     },
 }
 

@@ -3,9 +3,10 @@
 mod docs;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use sensormesh_proto::{METHODS, Method, graph};
+use anyhow::{Context as _, Result, bail};
+use sensormesh_proto::{METHODS, Method, RELEASE, breaking_changes, graph};
 
 use crate::cli::Contract;
 
@@ -17,11 +18,7 @@ pub fn run(command: &Contract) -> Result<()> {
         Contract::Openapi => serde_json::to_string_pretty(&sensormesh_edge::openapi())? + "\n",
         Contract::Graph => call_graph(),
         Contract::Docs => docs::markdown(),
-        Contract::Release { file } => {
-            std::fs::write(file, sensormesh_proto::FILE_DESCRIPTOR_SET)
-                .with_context(|| format!("cannot write {}", file.display()))?;
-            return Ok(());
-        }
+        Contract::Release { file, accept_breaking } => return release(file, *accept_breaking),
     };
     print!("{text}");
     Ok(())
@@ -80,4 +77,15 @@ pub fn call_graph() -> String {
         let _ = writeln!(text, "{caller} → {}", if callees.is_empty() { "nobody".to_owned() } else { callees.join(", ") });
     }
     text
+}
+
+/// Writes the descriptors that later contracts are compared with, unless callers of the last release would break.
+fn release(file: &Path, accept_breaking: bool) -> Result<()> {
+    if let (Ok(released), false) = (std::fs::read(file), accept_breaking) {
+        let changes = breaking_changes(&released, RELEASE)?;
+        if !changes.is_empty() {
+            bail!("not written, because callers of the last release would break:\n{}", changes.join("\n"));
+        }
+    }
+    std::fs::write(file, RELEASE).with_context(|| format!("cannot write {}", file.display()))
 }
