@@ -170,3 +170,94 @@ async fn keep_resolving(balancer: Weak<Balancer>, again: Arc<Notify>, every: Dur
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use futures::future::BoxFuture;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::client::Resilience;
+    use crate::client::resolve::Address;
+
+    /// Answers what the test wrote last; an error where that is nothing.
+    struct Scripted(Arc<Mutex<Option<Vec<u16>>>>);
+
+    impl Discovery for Scripted {
+        fn resolve(&self) -> BoxFuture<'_, Result<Vec<Address>, Error>> {
+            let ports = self.0.lock().clone();
+            let address = |port| Address {
+                socket: SocketAddr::from(([127, 0, 0, 1], port)),
+                authority: http::uri::Authority::from_static("rooms:8006"),
+            };
+            Box::pin(async move {
+                ports.map(|p| p.into_iter().map(address).collect()).ok_or_else(|| Error::internal("no resolver"))
+            })
+        }
+
+        fn refresh(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    fn balancer() -> (Arc<Balancer>, Arc<Mutex<Option<Vec<u16>>>>) {
+        let script = Arc::new(Mutex::new(None));
+        let connector = Arc::new(Connector::new(Resilience::default(), None));
+        let discovery = Box::new(Scripted(Arc::clone(&script)));
+        (Balancer::new("rooms", discovery, connector, metrics::upstream("edge", "rooms")), script)
+    }
+
+    fn ports(balancer: &Balancer) -> Vec<u16> {
+        balancer.endpoints.read().iter().map(|e| e.address.socket.port()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_empty_or_failed_answer_leaves_the_addresses_as_they_are() {
+        let (balancer, script) = balancer();
+        assert!(balancer.resolve().await.is_err());
+        *script.lock() = Some(vec![1, 2]);
+        balancer.resolve().await.expect("resolved");
+        let known = Arc::clone(&balancer.endpoints.read()[1]);
+        *script.lock() = Some(Vec::new());
+        balancer.resolve().await.expect("resolved");
+        *script.lock() = None;
+        assert!(balancer.resolve().await.is_err());
+        assert_eq!(ports(&balancer), [1, 2]);
+        *script.lock() = Some(vec![2, 3]);
+        balancer.resolve().await.expect("resolved");
+        assert_eq!(ports(&balancer), [2, 3]);
+        assert!(Arc::ptr_eq(&known, &balancer.endpoints.read()[0]), "who stays keeps its connections and its record");
+    }
+
+    #[tokio::test]
+    async fn never_more_than_half_of_the_endpoints_are_taken_out() {
+        let (balancer, script) = balancer();
+        *script.lock() = Some(vec![1, 2, 3, 4]);
+        balancer.resolve().await.expect("resolved");
+        let endpoints = balancer.endpoints.read().clone();
+        for _ in 0..20 {
+            endpoints.iter().for_each(|endpoint| balancer.report(endpoint, false));
+        }
+        assert_eq!(endpoints.iter().filter(|e| e.is_ejected()).count(), 2);
+        let mut tried = Vec::new();
+        for _ in 0..2 {
+            tried.push(balancer.pick(&tried).await.expect("an endpoint"));
+        }
+        assert!(tried.iter().all(|e| !e.is_ejected()), "the good ones first");
+        assert!(balancer.pick(&tried).await.expect("an endpoint").is_ejected(), "then those that were taken out");
+    }
+
+    #[tokio::test]
+    async fn the_less_loaded_of_two_is_taken() {
+        let (balancer, script) = balancer();
+        *script.lock() = Some(vec![1, 2]);
+        balancer.resolve().await.expect("resolved");
+        let busy = Arc::clone(&balancer.endpoints.read()[0]);
+        let _leases: Vec<_> = (0..3).map(|_| busy.lease(false)).collect();
+        for _ in 0..50 {
+            assert_eq!(balancer.pick(&[]).await.expect("an endpoint").address.socket.port(), 2);
+        }
+    }
+}

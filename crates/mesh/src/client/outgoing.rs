@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use sensormesh_proto::Method;
 use sensormesh_types::Error;
@@ -64,6 +64,9 @@ impl Outgoing {
     ) -> Result<Outgoing, Status> {
         let (head, body) = request.into_parts();
         let mut headers = head.headers;
+        for of_the_connection in [header::CONTENT_LENGTH, header::HOST, header::CONNECTION, header::TRANSFER_ENCODING] {
+            headers.remove(of_the_connection);
+        }
         let now = Instant::now();
         let contract = method.map(|m| m.policy.deadline);
         let streams = method.is_none_or(Method::is_stream);
@@ -71,12 +74,12 @@ impl Outgoing {
         let deadline = until.ok_or_else(|| failure::late(upstream))?;
         if let Some(context) = context {
             if forward
-                && !headers.contains_key(http::header::AUTHORIZATION)
+                && !headers.contains_key(header::AUTHORIZATION)
                 && let Some(token) = &context.authorization
                 && let Ok(mut token) = HeaderValue::from_str(token)
             {
                 token.set_sensitive(true);
-                headers.insert(http::header::AUTHORIZATION, token);
+                headers.insert(header::AUTHORIZATION, token);
             }
             if !context.request_id.is_empty()
                 && let Ok(id) = HeaderValue::from_str(&context.request_id)
@@ -84,11 +87,8 @@ impl Outgoing {
                 headers.insert("x-request-id", id);
             }
         }
-        headers.insert(
-            http::header::USER_AGENT,
-            HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))),
-        );
-        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
         if let Some(claim) = claim {
             headers.insert(crate::PEER_HEADER, claim.clone());
         }
