@@ -183,7 +183,9 @@ mod tests {
     use crate::client::resolve::Address;
 
     /// Answers what the test wrote last; an error where that is nothing.
-    struct Scripted(Arc<Mutex<Option<Vec<u16>>>>);
+    struct Scripted(Script);
+
+    type Script = Arc<Mutex<Option<Vec<u16>>>>;
 
     impl Discovery for Scripted {
         fn resolve(&self) -> BoxFuture<'_, Result<Vec<Address>, Error>> {
@@ -202,7 +204,7 @@ mod tests {
         }
     }
 
-    fn balancer() -> (Arc<Balancer>, Arc<Mutex<Option<Vec<u16>>>>) {
+    fn balancer() -> (Arc<Balancer>, Script) {
         let script = Arc::new(Mutex::new(None));
         let connector = Arc::new(Connector::new(Resilience::default(), None));
         let discovery = Box::new(Scripted(Arc::clone(&script)));
