@@ -41,14 +41,6 @@ impl Context {
         CURRENT.scope(context, work).await
     }
 
-    /// Runs `work` as the service itself: the deadline and the trace stay, the user's token is not forwarded.
-    ///
-    /// For what a service needs to answer a call but the caller may not ask for.
-    pub async fn on_own_behalf<F: Future>(work: F) -> F::Output {
-        let context = Context { authorization: None, ..Context::current().unwrap_or_default() };
-        Context::scope(context, work).await
-    }
-
     /// Runs `work` in the call's context without a future: for one poll of a stream.
     pub(crate) fn within<R>(context: &Arc<Context>, work: impl FnOnce() -> R) -> R {
         CURRENT.sync_scope(Arc::clone(context), work)
@@ -66,13 +58,5 @@ mod tests {
         let seen = Context::scope(context, async { Context::current().map(|c| c.request_id) }).await;
         assert_eq!(seen.as_deref(), Some("r1"));
         assert!(Context::current().is_none());
-    }
-
-    #[tokio::test]
-    async fn on_its_own_behalf_a_service_does_not_forward_the_token() {
-        let context = Context { authorization: Some("Bearer x".into()), traceparent: "t".into(), ..Context::default() };
-        let inner = Context::scope(context, Context::on_own_behalf(async { Context::current().expect("context") })).await;
-        assert_eq!(inner.authorization, None);
-        assert_eq!(inner.traceparent, "t");
     }
 }

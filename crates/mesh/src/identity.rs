@@ -44,7 +44,8 @@ impl FromStr for Identity {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid("identity", format!("{text:?} is not spiffe://<domain>/ns/<namespace>/sa/<service>"));
+        let refuse =
+            || Error::invalid("identity", format!("{text:?} is not spiffe://<domain>/ns/<namespace>/sa/<service>"));
         let rest = text.strip_prefix("spiffe://").ok_or_else(refuse)?;
         let parts: Vec<&str> = rest.split('/').collect();
         let &[trust_domain, "ns", namespace, "sa", service] = parts.as_slice() else { return Err(refuse()) };

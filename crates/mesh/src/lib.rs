@@ -46,5 +46,8 @@ use sensormesh_types::{Caller, Error, Result};
 
 /// Who calls, what the call may see, and the trace it belongs to. The server stack puts it into every request.
 pub fn caller<T>(request: &tonic::Request<T>) -> Result<&Caller> {
-    request.extensions().get::<Caller>().ok_or_else(|| Error::internal("the call did not come through the server stack"))
+    request
+        .extensions()
+        .get::<Caller>()
+        .ok_or_else(|| Error::internal("the call did not come through the server stack"))
 }

@@ -19,7 +19,7 @@ pub struct ServerLimits {
     pub handshake_timeout: Duration,
     /// TLS handshakes at once; more wait.
     pub handshakes: u32,
-    /// How long a new connection may stay silent, and how long an HTTP/1 request head may take.
+    /// How long a new connection may stay silent before it says which protocol it speaks.
     #[serde(with = "text::duration")]
     pub first_byte_timeout: Duration,
     /// Streams at once on one HTTP/2 connection.
@@ -46,7 +46,7 @@ pub struct ServerLimits {
     /// Bytes held for one stream whose reader is slow.
     #[serde(with = "text::size")]
     pub send_buffer: u64,
-    /// How often an HTTP/2 connection is asked whether it lives.
+    /// How often an HTTP/2 connection is asked whether it lives; how long an HTTP/1 connection may wait for a request.
     #[serde(with = "text::duration")]
     pub keepalive_interval: Duration,
     /// How long the answer may take.

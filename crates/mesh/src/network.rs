@@ -19,7 +19,9 @@ impl Network {
     /// Whether an address lies in the range. An IPv4 address written as IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => shared(own.to_bits().into(), other.to_bits().into(), 32, self.prefix),
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                shared(own.to_bits().into(), other.to_bits().into(), 32, self.prefix)
+            }
             (IpAddr::V6(own), IpAddr::V6(other)) => shared(own.to_bits(), other.to_bits(), 128, self.prefix),
             _ => false,
         }
@@ -34,7 +36,8 @@ impl FromStr for Network {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = || Error::invalid("network", format!("{text:?} is not an address range like \"10.0.0.0/8\" or \"::1\""));
+        let refuse =
+            || Error::invalid("network", format!("{text:?} is not an address range like \"10.0.0.0/8\" or \"::1\""));
         let (address, prefix) = text.trim().split_once('/').map_or((text.trim(), None), |(a, p)| (a, Some(p)));
         let address: IpAddr = address.parse().map_err(|_| refuse())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };

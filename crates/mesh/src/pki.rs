@@ -116,7 +116,8 @@ impl Pki {
     }
 
     fn names_of(&self, identity: &Identity) -> Result<Vec<SanType>> {
-        let text = |text: &str| text.try_into().map_err(|e: rcgen::Error| Error::invalid("name", format!("{text:?}: {e}")));
+        let text =
+            |text: &str| text.try_into().map_err(|e: rcgen::Error| Error::invalid("name", format!("{text:?}: {e}")));
         let mut names = vec![
             SanType::URI(text(&identity.to_string())?),
             SanType::DnsName(text("localhost")?),
@@ -143,7 +144,8 @@ impl Pki {
     /// Whether a certificate is there, was made by our authority for this identity and all names, and has more than half
     /// of its life left.
     fn fresh(&self, path: &Path, identity: &Identity) -> bool {
-        let read = |path: &Path| fs::read(path).ok().and_then(|pem| x509_parser::pem::parse_x509_pem(&pem).ok().map(|p| p.1));
+        let read =
+            |path: &Path| fs::read(path).ok().and_then(|pem| x509_parser::pem::parse_x509_pem(&pem).ok().map(|p| p.1));
         let (Some(pem), Some(authority)) = (read(path), read(&self.dir.join("ca.pem"))) else { return false };
         let (Ok(certificate), Ok(authority)) = (pem.parse_x509(), authority.parse_x509()) else { return false };
         let (from, to) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());

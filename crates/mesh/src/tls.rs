@@ -94,6 +94,9 @@ impl Credentials {
     pub(crate) async fn watch(self, shutdown: Shutdown) {
         let mut refused = None;
         while shutdown.cut(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            if modified(&self.0.files) == self.0.current.load().seen {
+                continue;
+            }
             let credentials = self.clone();
             match tokio::task::spawn_blocking(move || credentials.reload()).await {
                 Ok(Ok(true)) => {

@@ -174,10 +174,7 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        poller: &mut Poller<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, poller: &mut Poller<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         if let Some(early) = &mut this.ends.early
@@ -244,7 +241,9 @@ fn ours(code: i32, status: Option<Status>) -> Error {
     let message = status.message().to_owned();
     let cause = std::error::Error::source(&status).map(|source| format!("{source:?}"));
     let cause = cause.unwrap_or_else(|| message.clone());
-    let error = if code == tonic::Code::DataLoss as i32 { Error::from(status) } else {
+    let error = if code == tonic::Code::DataLoss as i32 {
+        Error::from(status)
+    } else {
         Error::new(Code::Internal, "INTERNAL", message)
     };
     error.caused_by(cause)

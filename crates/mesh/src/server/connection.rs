@@ -176,7 +176,7 @@ fn http2(limits: &ServerLimits) -> hyper::server::conn::http2::Builder<TokioExec
         .max_local_error_reset_streams(limits.local_error_reset_streams as usize)
         .max_header_list_size(narrow(limits.header_list))
         .header_table_size(narrow(limits.header_table))
-        .max_frame_size(narrow(limits.frame))
+        .max_frame_size(narrow(limits.frame).clamp(16 << 10, (16 << 20) - 1))
         .initial_stream_window_size(narrow(limits.stream_window))
         .initial_connection_window_size(narrow(limits.connection_window))
         .max_send_buf_size(narrow(limits.send_buffer) as usize)
@@ -195,5 +195,5 @@ fn http1(limits: &ServerLimits) -> hyper::server::conn::http1::Builder {
 }
 
 fn narrow(bytes: u64) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX >> 1)
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(u32::MAX >> 1)
 }

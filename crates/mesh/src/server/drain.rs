@@ -74,7 +74,11 @@ impl Drain {
     pub fn new(limits: &ServerLimits, shutdown: &Shutdown) -> Self {
         let whole = limits.drain_notice + limits.drain_calls + limits.drain_streams;
         let shrink = |part: Duration| {
-            if whole <= limits.drain() { part } else { part.mul_f64(limits.drain().as_secs_f64() / whole.as_secs_f64()) }
+            if whole <= limits.drain() {
+                part
+            } else {
+                part.mul_f64(limits.drain().as_secs_f64() / whole.as_secs_f64())
+            }
         };
         Self {
             requested: shutdown.clone(),
@@ -93,6 +97,11 @@ impl Drain {
     #[must_use]
     pub fn to_the_last(&self) -> Self {
         Self { closing: self.cut.clone(), ..self.clone() }
+    }
+
+    /// From closing to the cut: what tasks have to end by themselves.
+    pub(super) fn rest(&self) -> Duration {
+        self.patience + self.ends
     }
 
     /// Takes the steps once stopping is asked for; done when everything has ended or is cut.

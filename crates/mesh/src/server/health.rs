@@ -40,7 +40,12 @@ pub(crate) struct Report {
 }
 
 impl Health {
-    pub(crate) fn new(service: &'static str, clock: &Clock, checks: Vec<(&'static str, CheckFn)>, drain: &Drain) -> Self {
+    pub(crate) fn new(
+        service: &'static str,
+        clock: &Clock,
+        checks: Vec<(&'static str, CheckFn)>,
+        drain: &Drain,
+    ) -> Self {
         let started = clock.now_micros();
         let tasks = Mutex::default();
         Self(Arc::new(Inner { service, clock: clock.clone(), checks, tasks, drain: drain.clone(), started }))

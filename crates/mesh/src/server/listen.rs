@@ -100,6 +100,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Door { service, listener, rules } = door;
+    print_once(&rules.limits);
     let rules = Arc::new(rules);
     let places = Arc::new(Semaphore::new(rules.limits.connections as usize));
     let guests = Guests::default();
@@ -133,6 +134,17 @@ where
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Every set of limits stands in the log once a process, however many ports have it.
+fn print_once(limits: &ServerLimits) {
+    static PRINTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let line = limits.to_string();
+    let mut printed = PRINTED.lock();
+    if !printed.contains(&line) {
+        tracing::info!(limits = line, "limits of a port");
+        printed.push(line);
+    }
 }
 
 async fn accept(

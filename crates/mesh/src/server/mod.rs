@@ -10,6 +10,7 @@ mod health;
 mod listen;
 mod mesh_service;
 mod operations;
+mod reflection;
 mod replay;
 mod running;
 mod stack;

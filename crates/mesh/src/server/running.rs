@@ -6,6 +6,7 @@ use sensormesh_proto::mesh::v1::mesh_service_server::MeshServiceServer;
 use sensormesh_types::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
@@ -15,7 +16,7 @@ use super::health::Health;
 use super::listen::{Door, listen};
 use super::mesh_service::Api;
 use super::stack::Stack;
-use super::{operations, tasks};
+use super::{operations, reflection, tasks};
 use crate::service::{Service, Task};
 use crate::{Mesh, Shutdown, Transport, token};
 
@@ -68,7 +69,8 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
         && config.transport == Transport::Plaintext
         && !address.ip().is_loopback()
     {
-        let message = format!("the plaintext transport proves nobody's identity and cannot listen at {address}; use mtls");
+        let message =
+            format!("the plaintext transport proves nobody's identity and cannot listen at {address}; use mtls");
         return Err(Error::precondition("PLAINTEXT_REFUSED", message));
     }
     let drain = Drain::new(&config.limits, &shutdown);
@@ -83,15 +85,14 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
     };
     let mut service = service.grpc(MeshServiceServer::new(api));
     let names: Vec<&'static str> = service.names.clone();
-    let routes = service.take_routes().add_service(grpc_health.clone());
-    let routes = reflection(routes)?;
+    let routes = reflection::add(service.take_routes().add_service(grpc_health.clone()));
     let stack = Stack::new(mesh, routes, &names, &config.limits, &drain);
     mesh.registry().register(service.name, BoxCloneSyncService::new(stack.clone()));
 
     let mut parts = JoinSet::new();
     if let Some(listener) = listeners.grpc {
         let limits = config.limits.clone();
-        tracing::info!(service = service.name, address = ?grpc, transport = ?config.transport, %limits, "listens for services");
+        tracing::info!(service = service.name, address = ?grpc, transport = ?config.transport, "listens for services");
         let mut door = Door::new(service.name, listener, limits);
         if let Some(credentials) = &mesh.0.credentials {
             door = door.with_credentials(credentials.clone());
@@ -102,7 +103,7 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
     }
     if let Some(listener) = listeners.operations {
         let limits = config.operations_limits.clone();
-        tracing::info!(service = service.name, address = ?operations, %limits, "listens for operations");
+        tracing::info!(service = service.name, address = ?operations, "listens for operations");
         let router = operations::router(&health, grpc_health, service.operations.take());
         let door = Door::new(service.name, listener, limits);
         let app = router.into_service::<axum::body::Body>();
@@ -135,25 +136,14 @@ async fn until_stopped(drain: Drain, mesh: Mesh, mut parts: JoinSet<()>) {
     let leave = async {
         drain.closing.requested().await;
         mesh.registry().remove(mesh.service());
+        Instant::now() + drain.rest()
     };
-    tokio::join!(drain.run(), leave);
-    // everything was told to end or is cut; what does not end by itself now is aborted
+    let ((), until) = tokio::join!(drain.run(), leave);
+    // everything was told to end; tasks have what time is left, and what does not end by itself is aborted
     let ended = async { while parts.join_next().await.is_some() {} };
-    if tokio::time::timeout(std::time::Duration::from_millis(500), ended).await.is_err() {
+    if tokio::time::timeout_at(until, ended).await.is_err() {
         tracing::warn!(service = mesh.service(), "some part of the service had to be cut");
         parts.shutdown().await;
     }
-    tracing::info!(service = mesh.service(), "has stopped");
-}
-
-fn reflection(routes: tonic::service::Routes) -> Result<tonic::service::Routes> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(sensormesh_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-    };
-    let v1 = builder().build_v1().map_err(Error::internal)?;
-    let v1alpha = builder().build_v1alpha().map_err(Error::internal)?;
-    Ok(routes.add_service(v1).add_service(v1alpha))
+    tracing::debug!(service = mesh.service(), "has stopped");
 }

@@ -36,6 +36,8 @@ use crate::{Context, Mesh, ServerLimits};
 
 /// How long a handler that changes something may go on after its caller gave up, so that its transaction ends by itself.
 const OVERRUN: Duration = Duration::from_secs(10);
+/// A longer `x-request-id` is not taken over, bytes.
+const LONGEST_ID: usize = 128;
 /// Revocations older than this are too old for what only an admin may do, seconds.
 const REVOCATIONS_STALE: i64 = 15 * 60;
 
@@ -86,7 +88,13 @@ static BUILT_IN: [(&str, &Policy, bool); 5] = [
 
 impl Stack {
     /// The layers around `routes`, which serve the gRPC services in `names`.
-    pub(crate) fn new(mesh: &Mesh, routes: Routes, names: &[&'static str], limits: &ServerLimits, drain: &Drain) -> Self {
+    pub(crate) fn new(
+        mesh: &Mesh,
+        routes: Routes,
+        names: &[&'static str],
+        limits: &ServerLimits,
+        drain: &Drain,
+    ) -> Self {
         let service = mesh.service();
         let limit = |stream: bool| {
             Arc::new(Semaphore::new(if stream { limits.streams } else { limits.calls_per_method } as usize))
@@ -156,13 +164,7 @@ struct Admitted {
 }
 
 impl Inner {
-    async fn admit(
-        &self,
-        target: &Target,
-        request: &Parts,
-        began: Instant,
-        position: TraceParent,
-    ) -> Result<Admitted> {
+    async fn admit(&self, target: &Target, request: &Parts, began: Instant, position: TraceParent) -> Result<Admitted> {
         if self.drain.closing.is_requested() && !target.vital {
             return Err(answer::draining());
         }
@@ -184,7 +186,7 @@ impl Inner {
             deadline: Some(deadline.seen),
             traceparent: traceparent.clone(),
             authorization: user.and_then(|_| text("authorization")),
-            request_id: text("x-request-id").unwrap_or_default(),
+            request_id: text("x-request-id").filter(|id| id.len() <= LONGEST_ID).unwrap_or_default(),
         };
         let caller = Caller { principal, scope, peer: peer.map(|peer| peer.service), traceparent };
         Ok(Admitted { places, deadline, caller, context })
@@ -306,4 +308,3 @@ impl tower::Service<Request<Body>> for Stack {
         Box::pin(async move { Ok(stack.answer(request).await) })
     }
 }
-

@@ -40,12 +40,7 @@ pub struct Claims {
 impl Claims {
     /// The user.
     pub fn principal(&self) -> Principal {
-        Principal::User {
-            id: self.sub.clone(),
-            name: self.name.clone(),
-            role: self.role,
-            session: self.sid.clone(),
-        }
+        Principal::User { id: self.sub.clone(), name: self.name.clone(), role: self.role, session: self.sid.clone() }
     }
 
     /// What the user may see.

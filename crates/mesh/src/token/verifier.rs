@@ -237,7 +237,8 @@ fn check(state: &State, token: &str) -> Result<Verified> {
     if token.len() > LONGEST_TOKEN {
         return Err(refuse("TOKEN_INVALID", "the token is too long"));
     }
-    let invalid = |error: jsonwebtoken::errors::Error| refuse("TOKEN_INVALID", "the token is not valid").caused_by(error);
+    let invalid =
+        |error: jsonwebtoken::errors::Error| refuse("TOKEN_INVALID", "the token is not valid").caused_by(error);
     let header = jsonwebtoken::decode_header(token).map_err(invalid)?;
     if !header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(TOKEN_TYPE)) {
         return Err(refuse("TOKEN_INVALID", "the token is no access token"));

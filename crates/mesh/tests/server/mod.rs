@@ -1,0 +1,7 @@
+//! What a service is served with, seen from its port.
+
+mod calls;
+mod doors;
+mod identities;
+mod tokens;
+mod world;
