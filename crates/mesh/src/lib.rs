@@ -18,7 +18,7 @@ mod identity;
 mod limits;
 mod mesh;
 mod network;
-mod pki;
+pub mod pki;
 mod registry;
 pub mod server;
 mod service;
@@ -43,6 +43,13 @@ pub use streaming::{Streaming, stream};
 pub use token::{Claims, Verifier};
 
 use sensormesh_types::{Caller, Error, Result};
+
+/// Makes aws-lc the provider of cryptography for whatever in this process asks for a default. First thing in `main`; a
+/// second call changes nothing.
+pub fn install_crypto_provider() {
+    // fails only where one is installed already, and there is no other one in the program
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
 
 /// Who calls, what the call may see, and the trace it belongs to. The server stack puts it into every request.
 pub fn caller<T>(request: &tonic::Request<T>) -> Result<&Caller> {

@@ -118,11 +118,11 @@ impl Verifier {
     /// Stops accepting tokens that were issued to a subject.
     pub fn revoke(&self, revocation: Revocation) {
         let now = self.0.clock.now_seconds();
+        let Revocation { subject, revoked_at, expires_at } = revocation;
         self.change(|state| {
             state.revocations.retain(|_, (_, expires_at)| *expires_at > now);
-            let entry = state.revocations.entry(revocation.subject.clone()).or_insert((i64::MIN, i64::MIN));
-            entry.0 = entry.0.max(revocation.revoked_at);
-            entry.1 = entry.1.max(revocation.expires_at);
+            let entry = state.revocations.entry(subject.clone()).or_insert((i64::MIN, i64::MIN));
+            *entry = (entry.0.max(revoked_at), entry.1.max(expires_at));
         });
     }
 

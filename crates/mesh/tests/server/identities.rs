@@ -1,8 +1,9 @@
 //! Who may connect, and as whom.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use sensormesh_mesh::tls::Credentials;
 use sensormesh_mesh::{Config, Mesh, Pki, Transport};
 use sensormesh_types::Clock;
 use tonic::Code;
@@ -135,12 +136,13 @@ async fn a_changed_certificate_serves_new_connections_while_old_ones_live() {
 #[tokio::test]
 async fn a_certificate_that_is_not_good_does_not_replace_one_that_is() {
     let world = World::start().await;
-    let credentials = sensormesh_mesh::tls::Credentials::load(&world.config.pki_dir, &world.config.identity("devices"))
-        .expect("credentials");
+    let own = world.config.identity("devices");
+    let credentials = Credentials::load(&world.config.pki_dir, &own).expect("credentials");
     let path = world.config.pki_dir.join("devices.pem");
     std::fs::copy(world.config.pki_dir.join("energy.pem"), &path).expect("another's");
-    let later = SystemTime::now() + Duration::from_secs(10);
-    std::fs::File::options().write(true).open(&path).expect("file").set_modified(later).expect("time");
+    let file = std::fs::File::options().write(true).open(&path).expect("file");
+    let written = file.metadata().and_then(|m| m.modified()).expect("time");
+    file.set_modified(written + Duration::from_secs(10)).expect("set");
     let refused = credentials.reload().expect_err("another's");
     assert!(refused.to_string().contains("sa/energy"), "{refused}");
     world.devices("adapters").get_device(device("ok")).await.expect("goes on with the old one");
@@ -153,6 +155,9 @@ async fn the_authority_renews_what_is_half_over_and_keeps_the_rest() {
     let clock = Clock::fixed(Clock::system().now_micros());
     let pki = Pki::ensure(&config, &["rooms"], &["box.lan".into()], &clock).expect("certificates");
     assert!(pki.renew().expect("nothing to do").is_empty());
+    std::fs::remove_file(dir.path().join("rooms.pem")).expect("lost");
+    assert_eq!(pki.renew().expect("made again, by the authority as it was read from its file"), ["rooms"]);
+    Credentials::load(dir.path(), &config.identity("rooms")).expect("a chain that others accept");
     clock.advance(Duration::from_secs(4 * 86_400));
     assert_eq!(pki.renew().expect("renewed"), ["rooms"]);
     let more = Pki::ensure(&config, &["rooms"], &["other.lan".into()], &clock);
