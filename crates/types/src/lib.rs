@@ -3,6 +3,7 @@
 //! Everything here is a word that more than one crate says. Nothing here does anything: no network, no disk, no tasks.
 //! The one transport type it knows is tonic's `Status`, because every error ends as one.
 
+mod audit;
 mod clock;
 mod error;
 pub mod mask;
@@ -14,6 +15,7 @@ mod scope;
 pub mod text;
 pub mod time;
 
+pub use audit::AuditRecord;
 pub use clock::Clock;
 pub use error::{Code, Error, FieldViolation, Result};
 pub use principal::{Caller, Principal, Role};

@@ -1,0 +1,218 @@
+//! The store itself: one database, opened by URL.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sensormesh_types::{Clock, Error, Result, Scope};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::breaker::Breaker;
+use crate::follow::Consumers;
+use crate::migrate::{self, Migration};
+use crate::pools::{Pools, quoted};
+use crate::tail::Tail;
+use crate::tx::Access;
+use crate::{Config, Cursors, Engine, Health, Read, State, Tx, upkeep};
+
+/// A service's database. Cheap to clone; closed when the last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+    /// Ends the upkeep with the last clone of the store. The upkeep itself holds `inner` only.
+    _upkeep: Option<Arc<tokio_util::sync::DropGuard>>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) service: &'static str,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) pools: Pools,
+    pub(crate) tail: Tail,
+    pub(crate) consumers: Mutex<Consumers>,
+    readers: Breaker,
+    writers: Breaker,
+    cursors: Cursors,
+}
+
+impl Store {
+    /// Opens the database of `service`, makes it where it is missing, and brings it to the newest of `migrations`.
+    ///
+    /// Fails with a precondition that says what to do where the database is newer than the program, a migration was changed
+    /// after it ran, or the URL is of no known kind.
+    pub async fn open(
+        service: &'static str,
+        config: &Config,
+        migrations: &'static [Migration],
+        clock: Clock,
+    ) -> Result<Self> {
+        let url = config.url.replace("{service}", service);
+        let pools = if let Some(path) = sqlite_path(&url) {
+            Pools::sqlite(&path, config)?
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let separate = config.url.contains("{service}");
+            Pools::postgres(prepare_postgres(&url, service, separate).await?, config)
+        } else {
+            let message = "the database URL must start with sqlite: or postgres://";
+            return Err(Error::precondition("DATABASE_URL", message));
+        };
+        let identity = migrate::run(&pools, service, migrations, &clock).await?;
+        let readers = Breaker::new();
+        // On PostgreSQL readers and writers share their connections, and so their luck.
+        let writers = if pools.engine() == Engine::Sqlite { Breaker::new() } else { readers.clone() };
+        let inner = Arc::new(Inner {
+            service,
+            config: config.clone(),
+            clock,
+            pools,
+            tail: Tail::new(identity.head),
+            consumers: Mutex::default(),
+            readers,
+            writers,
+            cursors: Cursors::new(service, identity.incarnation, identity.key),
+        });
+        let stop = CancellationToken::new();
+        upkeep::start(&inner, &stop);
+        Ok(Self { inner, _upkeep: Some(Arc::new(stop.drop_guard())) })
+    }
+
+    /// The same store for its own upkeep, which does not keep itself alive.
+    pub(crate) fn beside(inner: &Arc<Inner>) -> Self {
+        Self { inner: Arc::clone(inner), _upkeep: None }
+    }
+
+    /// A transaction that may write. On SQLite there is one at a time.
+    pub async fn tx(&self, scope: &Scope) -> Result<Tx> {
+        Ok(Tx::new(self.begin(scope, Access::Write).await?))
+    }
+
+    /// A transaction that only reads, and sees one state of the data however long it takes.
+    pub async fn read(&self, scope: &Scope) -> Result<Read> {
+        self.begin(scope, Access::Read).await
+    }
+
+    async fn begin(&self, scope: &Scope, access: Access) -> Result<Read> {
+        let leave = self.breaker(access).admit()?;
+        match self.inner.pools.begin(access, scope).await {
+            Ok(session) => {
+                self.breaker(access).succeeded();
+                Ok(Read::new(session, self.clone(), scope.clone(), access, leave))
+            }
+            Err(error) => Err(self.note(access, error)),
+        }
+    }
+
+    /// The name of the service whose database it is.
+    pub fn service(&self) -> &'static str {
+        self.inner.service
+    }
+
+    /// The time of day.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// Which engine it runs on.
+    pub fn engine(&self) -> Engine {
+        self.inner.pools.engine()
+    }
+
+    /// Writes and reads the cursors of this database's log; for a service with a log of its own kind, too.
+    pub fn cursors(&self) -> Cursors {
+        self.inner.cursors.clone()
+    }
+
+    /// How the database does: the worse of reading and writing.
+    pub fn health(&self) -> Health {
+        let (read, write) = (self.inner.readers.health(self.clock()), self.inner.writers.health(self.clock()));
+        if write.state == State::Closed && write.failures <= read.failures { read } else { write }
+    }
+
+    /// Lets the next call through to the database, whatever happened before.
+    pub fn reset_breaker(&self) {
+        self.inner.readers.reset();
+        self.inner.writers.reset();
+    }
+
+    /// Closes every connection; what is open is finished first.
+    pub async fn close(&self) {
+        self.inner.pools.close().await;
+    }
+
+    pub(crate) fn breaker(&self, access: Access) -> &Breaker {
+        match access {
+            Access::Read => &self.inner.readers,
+            Access::Write => &self.inner.writers,
+        }
+    }
+
+    /// The PostgreSQL channel on which commits are announced.
+    pub(crate) fn channel(&self) -> String {
+        upkeep::channel(self.inner.service)
+    }
+
+    /// Tells watchers of this process that the log goes up to `seq`.
+    pub(crate) fn committed(&self, seq: Option<u64>) {
+        if let Some(seq) = seq {
+            self.inner.tail.reached(seq);
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({}, {:?})", self.inner.service, self.engine())
+    }
+}
+
+fn sqlite_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite:")?;
+    Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
+}
+
+/// Makes the database (where each service has its own) or the schema, and returns how to connect.
+async fn prepare_postgres(url: &str, service: &str, separate: bool) -> Result<PgConnectOptions> {
+    let wrong = |error: sqlx::Error| {
+        Error::precondition("DATABASE_URL", "the PostgreSQL URL could not be understood").caused_by(error)
+    };
+    let down = |error: sqlx::Error| crate::error::translate(error).0;
+    let options = PgConnectOptions::from_str(url).map_err(wrong)?.application_name(service);
+    let options = options.options([
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+    ]);
+    if separate {
+        let name = options.get_database().unwrap_or(service).to_owned();
+        let mut admin = options.clone().database("postgres").connect().await.map_err(down)?;
+        let exists = sqlx::query("SELECT 1 FROM pg_database WHERE datname = $1").bind(&name);
+        if exists.fetch_optional(&mut admin).await.map_err(down)?.is_none() {
+            let create = format!("CREATE DATABASE {}", identifier(&name));
+            match admin.execute(AssertSqlSafe(create)).await {
+                // Another replica was faster.
+                Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P04" | "23505")) => {}
+                done => {
+                    done.map_err(down)?;
+                }
+            }
+        }
+        admin.close().await.ok();
+        return Ok(options);
+    }
+    let schema = service.replace('-', "_");
+    let mut admin = options.clone().connect().await.map_err(down)?;
+    let lock = format!("SELECT pg_advisory_lock(hashtext({}))", quoted(&schema));
+    admin.execute(AssertSqlSafe(lock)).await.map_err(down)?;
+    let create = format!("CREATE SCHEMA IF NOT EXISTS {}", identifier(&schema));
+    let created = admin.execute(AssertSqlSafe(create)).await;
+    admin.close().await.ok();
+    created.map_err(down)?;
+    Ok(options.options([("search_path", schema.as_str())]))
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

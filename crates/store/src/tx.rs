@@ -1,0 +1,177 @@
+//! Transactions: the only way to the data, always for a scope.
+
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+
+use sensormesh_types::{Error, Result, Scope};
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use crate::breaker::Leave;
+use crate::error::{Severity, translate};
+use crate::log::{self, Entry};
+use crate::query::Query;
+use crate::{Engine, Store};
+
+/// An open transaction on either engine.
+pub(crate) enum Session {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A consistent view of the data: nothing that commits later is seen. Dropping it ends it.
+///
+/// A function that only reads takes `&mut Read`; a `&mut Tx` passes for one.
+/// After a failed statement the transaction is of no further use, on both engines.
+pub struct Read {
+    session: Session,
+    store: Store,
+    scope: Scope,
+    access: Access,
+    failed: bool,
+    _leave: Leave,
+}
+
+/// Whether a transaction may write: the two have breakers of their own where they have connections of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+impl Read {
+    pub(crate) fn new(session: Session, store: Store, scope: Scope, access: Access, leave: Leave) -> Self {
+        Self { session, store, scope, access, failed: false, _leave: leave }
+    }
+
+    /// A statement with `$1`, `$2`… for its parameters. One text for both engines.
+    pub fn query(&mut self, sql: &'static str) -> Query<'_> {
+        Query::new(self, Cow::Borrowed(sql))
+    }
+
+    /// A statement put together at run time, from our own words only: what a caller sent is always a parameter.
+    pub fn query_built(&mut self, sql: String) -> Query<'_> {
+        Query::new(self, Cow::Owned(sql))
+    }
+
+    /// What this transaction may touch.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The tenant of the scope, for the `tenant` column.
+    pub fn tenant(&self) -> String {
+        self.scope.tenant().to_owned()
+    }
+
+    /// Which engine it runs on, for the rare statement that must differ.
+    pub fn engine(&self) -> Engine {
+        match self.session {
+            Session::Sqlite(_) => Engine::Sqlite,
+            Session::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// The store this transaction belongs to.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn session(&mut self) -> Result<&mut Session> {
+        if self.failed {
+            return Err(Error::internal("a statement was run in a transaction that has already failed"));
+        }
+        Ok(&mut self.session)
+    }
+
+    /// Notes that a statement failed, tells the breaker, and says what it means.
+    pub(crate) fn fail(&mut self, error: sqlx::Error) -> Error {
+        self.failed = true;
+        self.store.note(self.access, error)
+    }
+}
+
+/// A transaction that may write. What is not committed is undone, also when it is dropped anywhere.
+pub struct Tx {
+    read: Read,
+    entries: Vec<log::Pending>,
+}
+
+impl Deref for Tx {
+    type Target = Read;
+
+    fn deref(&self) -> &Read {
+        &self.read
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Read {
+        &mut self.read
+    }
+}
+
+impl Tx {
+    pub(crate) fn new(read: Read) -> Self {
+        Self { read, entries: Vec::new() }
+    }
+
+    /// Adds an entry to the service's log for the scope's tenant. It is written at commit, after everything else,
+    /// so that sequence numbers follow the order of commits and a transaction that is undone leaves no gap.
+    pub fn append(&mut self, entry: Entry) {
+        let tenant = self.read.tenant();
+        self.append_for(tenant, entry);
+    }
+
+    /// Adds an entry for a named tenant; for transactions of `Scope::system()`.
+    pub fn append_for(&mut self, tenant: impl Into<String>, entry: Entry) {
+        self.entries.push(log::Pending { tenant: tenant.into(), entry });
+    }
+
+    /// Makes everything durable and visible, and returns the sequence number of the last log entry it wrote
+    /// (0 if it wrote none).
+    pub async fn commit(mut self) -> Result<u64> {
+        let written = if self.entries.is_empty() {
+            None
+        } else {
+            let entries = std::mem::take(&mut self.entries);
+            Some(log::write(&mut self.read, entries).await?)
+        };
+        if self.read.failed {
+            return Err(Error::internal("a transaction with a failed statement was committed"));
+        }
+        let Read { session, store, .. } = self.read;
+        let done = match session {
+            Session::Sqlite(tx) => tx.commit().await,
+            Session::Postgres(tx) => tx.commit().await,
+        };
+        done.map_err(|error| store.note(Access::Write, error))?;
+        store.committed(written);
+        Ok(written.unwrap_or(0))
+    }
+
+    /// Undoes everything now; dropping does the same a little later.
+    pub async fn rollback(self) -> Result<()> {
+        let Read { session, store, .. } = self.read;
+        let done = match session {
+            Session::Sqlite(tx) => tx.rollback().await,
+            Session::Postgres(tx) => tx.rollback().await,
+        };
+        done.map_err(|error| store.note(Access::Write, error))
+    }
+}
+
+impl Store {
+    /// Translates a failure of the database and tells the breaker.
+    pub(crate) fn note(&self, access: Access, error: sqlx::Error) -> Error {
+        let (error, severity) = translate(error);
+        match severity {
+            Severity::Statement => {}
+            Severity::Connection => self.breaker(access).failed(&error),
+            Severity::Disk => {
+                self.breaker(access).failed(&error);
+                self.inner.pools.distrust();
+            }
+        }
+        error
+    }
+}
