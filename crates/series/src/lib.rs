@@ -31,3 +31,8 @@ pub mod wire;
 
 pub use aggregate::{Aggregate, Bucket, Buckets, Sum, bucket_start};
 pub use column::{Column, Quality, Reading, Upsert};
+
+/// The CRC32C of bytes: what guards everything that is stored in columns.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}

@@ -1,0 +1,260 @@
+//! Readings in columns: `IngestStream`, many batches in flight, acknowledged as they become durable.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt as _, StreamExt as _};
+use prost::Message as _;
+use sensormesh_mesh::Context;
+use sensormesh_observability::metrics;
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_proto::telemetry::v1::ingest_stream_request;
+use sensormesh_types::{Caller, Error, Result};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::ingest::count;
+use super::{Api, Stream};
+use crate::catalog::{Sensor, Series};
+use crate::columns::{self, Checked};
+use crate::db::log::Door;
+use crate::sender::{self, Place, Sender};
+use crate::validate::Window;
+use crate::writer::{FirstAnswer, Outcome, Request};
+
+/// Batches of one stream that may wait for their commit; then the sender waits.
+const IN_FLIGHT: usize = 64;
+/// The most readings of a batch.
+const MOST_READINGS: usize = 10_000;
+/// The most bytes of a batch.
+const MOST_BYTES: usize = 128 << 10;
+
+/// What became of one batch.
+struct Acknowledged {
+    number: u64,
+    answer: pb::IngestStreamResponse,
+}
+
+type Pending = BoxFuture<'static, Result<Acknowledged>>;
+
+/// One sender's stream.
+struct Session {
+    api: Api,
+    sender: Sender,
+    backfill: bool,
+    last_number: Option<u64>,
+    /// The series this sender may use, by number.
+    series: HashMap<u32, (Arc<Series>, Arc<Sensor>)>,
+    version: u64,
+}
+
+impl Api {
+    pub(super) fn take_stream(
+        &self,
+        caller: &Caller,
+        incoming: Streaming<pb::IngestStreamRequest>,
+    ) -> Stream<pb::IngestStreamResponse> {
+        let (answers, outgoing) = mpsc::channel(8);
+        let session = Session {
+            api: self.clone(),
+            sender: Sender::of(caller),
+            backfill: false,
+            last_number: None,
+            series: HashMap::new(),
+            version: self.engine.catalog.version(),
+        };
+        let context = Context::current().unwrap_or_default();
+        tokio::spawn(Context::scope(context, async move {
+            let ended = tokio::select! {
+                ended = session.run(incoming, &answers) => ended,
+                () = answers.closed() => Ok(()),
+            };
+            if let Err(error) = ended {
+                let _ = answers.send(Err(error.into())).await; // the sender may have gone
+            }
+        }));
+        ReceiverStream::new(outgoing).boxed()
+    }
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        mut incoming: Streaming<pb::IngestStreamRequest>,
+        answers: &mpsc::Sender<Result<pb::IngestStreamResponse, Status>>,
+    ) -> Result<()> {
+        let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
+        let mut open = true;
+        // at the stream's greatest age nothing new is taken, and what was taken is acknowledged
+        let age = Context::current().and_then(|context| context.deadline);
+        let age = async move {
+            match age {
+                Some(age) => tokio::time::sleep_until(age).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(age);
+        while open || !pending.is_empty() {
+            tokio::select! {
+                biased;
+                Some(done) = pending.next(), if !pending.is_empty() => {
+                    let mut answer = acknowledge(done?);
+                    // whatever else the same commit stored is told with it
+                    while let Some(Some(done)) = pending.next().now_or_never() {
+                        join(&mut answer, acknowledge(done?));
+                    }
+                    if answers.send(Ok(answer)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = &mut age, if open => open = false,
+                message = incoming.message(), if open && pending.len() < IN_FLIGHT => {
+                    match message? {
+                        None => open = false,
+                        Some(message) => self.take(message, &mut pending, answers).await?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(
+        &mut self,
+        message: pb::IngestStreamRequest,
+        pending: &mut FuturesOrdered<Pending>,
+        answers: &mpsc::Sender<Result<pb::IngestStreamResponse, Status>>,
+    ) -> Result<()> {
+        match message.message {
+            Some(ingest_stream_request::Message::Announce(announce)) => {
+                let announced = self.announce(announce).await?;
+                let answer = pb::IngestStreamResponse { announced, ..pb::IngestStreamResponse::default() };
+                let _ = answers.send(Ok(answer)).await; // seen by the next one
+            }
+            Some(ingest_stream_request::Message::Batch(batch)) => {
+                let acknowledged = self.batch(batch).await?;
+                pending.push_back(acknowledged);
+            }
+            None => return Err(Error::invalid("message", "must be an announcement or a batch")),
+        }
+        Ok(())
+    }
+
+    async fn announce(&mut self, announce: pb::Announce) -> Result<Vec<pb::Announced>> {
+        if announce.backfill && self.sender.is_device() {
+            return Err(Error::forbidden("a device sends no backfill; an operator or a bridge does"));
+        }
+        if self.last_number.is_some() && announce.backfill != self.backfill {
+            return Err(Error::invalid("announce.backfill", "holds for the whole stream and cannot change"));
+        }
+        self.backfill = announce.backfill;
+        let ids = announce.sensors.iter().map(String::as_str);
+        let places = sender::places(&self.api.engine, &self.api.registry, &self.sender, ids).await?;
+        let mut announced = Vec::with_capacity(announce.sensors.len());
+        for id in &announce.sensors {
+            let outcome = match places.get(id.as_str()) {
+                Some(Place::Series(series, sensor)) => {
+                    self.series.insert(series.number, (Arc::clone(series), Arc::clone(sensor)));
+                    pb::announced::Outcome::Series(series.number)
+                }
+                Some(Place::Refused(_, reason)) => pb::announced::Outcome::Refusal(reason.clone()),
+                Some(Place::Aside { register: true }) => {
+                    pb::announced::Outcome::Refusal("the registry of devices cannot be asked now; try again".to_owned())
+                }
+                Some(Place::Aside { register: false }) | None => {
+                    pb::announced::Outcome::Refusal("nobody has registered the sensor".to_owned())
+                }
+            };
+            announced.push(pb::Announced { sensor_id: id.clone(), outcome: Some(outcome) });
+        }
+        Ok(announced)
+    }
+
+    /// The series with this number, if this sender may use it.
+    fn find(&mut self, number: u32) -> Option<(Arc<Series>, Arc<Sensor>)> {
+        let catalog = &self.api.engine.catalog;
+        let version = catalog.version();
+        if version != self.version {
+            self.version = version;
+            self.series.clear();
+        }
+        if let Some(found) = self.series.get(&number) {
+            return Some(found.clone());
+        }
+        let series = catalog.series(number).filter(|series| series.tenant == self.sender.tenant)?;
+        let sensor = series.sensor().filter(|sensor| !sensor.deleted && self.sender.may_send(sensor))?;
+        self.series.insert(number, (Arc::clone(&series), Arc::clone(&sensor)));
+        Some((series, sensor))
+    }
+
+    async fn batch(&mut self, batch: pb::ReadingBatch) -> Result<Pending> {
+        let number = batch.number;
+        if self.last_number.is_some_and(|last| number <= last) {
+            return Err(Error::invalid("batch.number", "must be greater than that of the batch before"));
+        }
+        self.last_number = Some(number);
+        let readings: usize = batch.groups.iter().map(|g| (g.steps.len() + 1).saturating_mul(g.channels.len())).sum();
+        if readings > MOST_READINGS || batch.encoded_len() > MOST_BYTES {
+            return Err(Error::invalid("batch", "must have at most 10,000 readings and 128 KiB"));
+        }
+        let engine = self.api.engine.clone();
+        if !batch.batch_id.is_empty()
+            && let Some(answer) = engine.first_answer(&self.sender.tenant, &batch.batch_id, Door::Stream).await?
+        {
+            return Ok(futures::future::ready(repeated(number, &answer)).boxed());
+        }
+        let window = Window::at(engine.clock.now_nanos(), self.backfill);
+        let batch_id = batch.batch_id.clone();
+        let Checked { groups, body, mut rejections } = columns::check(batch, window, |series| self.find(series));
+        rejections.iter_mut().for_each(|rejection| rejection.batch = number);
+        metrics::ingest().rejected.add(rejections.iter().map(|r| r.indices.len().max(1) as u64).sum());
+        let (mut request, outcome) = Request::new(Arc::clone(&self.sender.tenant), groups, body, self.backfill);
+        let answer = {
+            let engine = engine.clone();
+            move |outcome: &Outcome| pb::IngestStreamResponse {
+                announced: Vec::new(),
+                through: number,
+                cursor: engine.cursor(outcome.seq),
+                rejections: rejections.clone(),
+                duplicates: outcome.duplicates() as u64,
+            }
+        };
+        if !batch_id.is_empty() {
+            let answer = answer.clone();
+            let answer = Box::new(move |outcome: &Outcome| answer(outcome).encode_to_vec());
+            request.first_answer = Some(FirstAnswer { batch_id, door: Door::Stream, answer });
+        }
+        // queued here, in the order of the stream; only the wait for the commit is put off
+        let waiting = engine.enqueue(request, outcome).await?;
+        Ok(async move {
+            let outcome = waiting.await?;
+            if let Some(first) = &outcome.repeated {
+                return repeated(number, first);
+            }
+            count(&outcome, 0);
+            Ok(Acknowledged { number, answer: answer(&outcome) })
+        }
+        .boxed())
+    }
+}
+
+/// The first answer again, under the number that the batch has this time.
+fn repeated(number: u64, answer: &[u8]) -> Result<Acknowledged> {
+    let mut answer = pb::IngestStreamResponse::decode(answer).map_err(Error::internal)?;
+    answer.rejections.iter_mut().for_each(|rejection| rejection.batch = number);
+    Ok(Acknowledged { number, answer })
+}
+
+fn acknowledge(done: Acknowledged) -> pb::IngestStreamResponse {
+    pb::IngestStreamResponse { through: done.number, ..done.answer }
+}
+
+fn join(answer: &mut pb::IngestStreamResponse, next: pb::IngestStreamResponse) {
+    answer.through = next.through;
+    answer.cursor = next.cursor;
+    answer.rejections.extend(next.rejections);
+    answer.duplicates += next.duplicates;
+}

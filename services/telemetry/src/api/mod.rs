@@ -1,0 +1,173 @@
+//! The contract: each RPC decodes, asks the engine, encodes.
+
+mod ingest;
+mod ingest_stream;
+mod query;
+mod readings_stream;
+mod rows;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use sensormesh_mesh::{Context, Mesh};
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryService;
+use sensormesh_types::{Caller, Error, Result};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::catalog::Series;
+use crate::engine::Engine;
+use crate::sender::Registry;
+
+/// What a stream of answers is.
+type Stream<T> = BoxStream<'static, Result<T, Status>>;
+
+/// Readings over the contract.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) engine: Engine,
+    pub(crate) registry: Registry,
+}
+
+impl Api {
+    /// The contract over an engine.
+    pub fn new(engine: Engine, mesh: &Mesh) -> Result<Self> {
+        Ok(Self { engine, registry: Registry::new(mesh)? })
+    }
+
+    /// The series of a sensor as the caller may see it; `None` where the sensor is known and has no readings.
+    /// NOT_FOUND where there is no such sensor, or the caller may not know of it.
+    fn series(&self, caller: &Caller, sensor_id: &str) -> Result<Option<Arc<Series>>> {
+        let hidden = || Error::not_found("sensor", sensor_id);
+        let known = self.engine.catalog.find(caller.tenant(), sensor_id).ok_or_else(hidden)?;
+        let visible = match (&known.sensor, &known.series) {
+            (Some(sensor), _) => caller.scope.admits(caller.tenant(), &sensor.site),
+            (None, Some(series)) => series.is_visible(&caller.scope),
+            (None, None) => false,
+        };
+        if visible { Ok(known.series) } else { Err(hidden()) }
+    }
+
+    /// Waits until everything up to the cursor can be read, at most until the call's deadline.
+    async fn reach(&self, min_seq: &str) -> Result<()> {
+        if min_seq.is_empty() {
+            return Ok(());
+        }
+        let positions = self.engine.cursors.decode(min_seq).map_err(|error| match error.code() {
+            sensormesh_types::Code::Invalid => Error::invalid("min_seq", "is not a cursor that this service gave out"),
+            _ => error,
+        })?;
+        let wanted = positions.first().map_or(0, |(_, seq)| *seq);
+        let mut head = self.engine.hub.follow_head();
+        let until =
+            Context::current().and_then(|c| c.deadline).unwrap_or_else(|| Instant::now() + Duration::from_secs(10));
+        let until = until.checked_sub(Duration::from_millis(100)).unwrap_or(until);
+        match tokio::time::timeout_at(until, head.wait_for(|head| *head >= wanted)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::unavailable(
+                "NOT_YET",
+                "what `min_seq` stands for cannot be read yet",
+                Duration::from_millis(200),
+            )),
+        }
+    }
+
+    fn now(&self) -> prost_types::Timestamp {
+        sensormesh_types::time::from_micros(self.engine.clock.now_micros())
+    }
+}
+
+/// The end of a page's range in the contract's terms: absent = the last reading.
+fn range(start: Option<&prost_types::Timestamp>, end: Option<&prost_types::Timestamp>) -> Result<(i64, i64)> {
+    let nanos = |field: &str, time: &prost_types::Timestamp| {
+        sensormesh_types::time::to_nanos(time).ok_or_else(|| Error::invalid(field, "is no time between 1677 and 2262"))
+    };
+    let start = start.map(|time| nanos("start_time", time)).transpose()?.unwrap_or(i64::MIN);
+    let end = end.map(|time| nanos("end_time", time)).transpose()?.unwrap_or(i64::MAX);
+    if start > end {
+        return Err(Error::invalid("end_time", "must not be before `start_time`"));
+    }
+    Ok((start, end))
+}
+
+#[tonic::async_trait]
+impl TelemetryService for Api {
+    type IngestStreamStream = Stream<pb::IngestStreamResponse>;
+    type StreamReadingsStream = Stream<pb::StreamReadingsResponse>;
+    type WatchReadingsStream = Stream<pb::WatchReadingsResponse>;
+
+    async fn ingest_stream(
+        &self,
+        request: Request<Streaming<pb::IngestStreamRequest>>,
+    ) -> Result<Response<Self::IngestStreamStream>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.take_stream(&caller, request.into_inner())))
+    }
+
+    async fn ingest_readings(
+        &self,
+        request: Request<pb::IngestReadingsRequest>,
+    ) -> Result<Response<pb::IngestReadingsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.take_rows(&caller, request.into_inner()).await?))
+    }
+
+    async fn ingest_reading(
+        &self,
+        request: Request<pb::IngestReadingRequest>,
+    ) -> Result<Response<pb::IngestReadingResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.take_row(&caller, request.into_inner()).await?))
+    }
+
+    async fn list_readings(
+        &self,
+        request: Request<pb::ListReadingsRequest>,
+    ) -> Result<Response<pb::ListReadingsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.list(&caller, request.into_inner()).await?))
+    }
+
+    async fn stream_readings(
+        &self,
+        request: Request<pb::StreamReadingsRequest>,
+    ) -> Result<Response<Self::StreamReadingsStream>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.stream(&caller, request.into_inner()).await?))
+    }
+
+    async fn aggregate_readings(
+        &self,
+        request: Request<pb::AggregateReadingsRequest>,
+    ) -> Result<Response<pb::AggregateReadingsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.aggregate(&caller, request.into_inner()).await?))
+    }
+
+    async fn list_latest_readings(
+        &self,
+        request: Request<pb::ListLatestReadingsRequest>,
+    ) -> Result<Response<pb::ListLatestReadingsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.latest(&caller, &request.into_inner())?))
+    }
+
+    async fn watch_readings(
+        &self,
+        request: Request<pb::WatchReadingsRequest>,
+    ) -> Result<Response<Self::WatchReadingsStream>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.watch(&caller, request.into_inner())?))
+    }
+
+    async fn list_quarantine(
+        &self,
+        request: Request<pb::ListQuarantineRequest>,
+    ) -> Result<Response<pb::ListQuarantineResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.quarantine(&caller, &request.into_inner()).await?))
+    }
+}

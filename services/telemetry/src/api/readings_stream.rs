@@ -1,0 +1,78 @@
+//! `StreamReadings`: many sensors' history in columns, as fast as the reader takes it.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_types::{Caller, Result};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Api, Stream, range};
+use crate::batch;
+use crate::catalog::Series;
+use crate::engine::Engine;
+use crate::history::History;
+
+/// Readings of one message: about 32 KiB.
+const READINGS: usize = 4096;
+
+type Answers = mpsc::Sender<Result<pb::StreamReadingsResponse, Status>>;
+
+impl Api {
+    pub(super) async fn stream(
+        &self,
+        caller: &Caller,
+        request: pb::StreamReadingsRequest,
+    ) -> Result<Stream<pb::StreamReadingsResponse>> {
+        let (start, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
+        self.reach(&request.min_seq).await?;
+        let mut series = Vec::with_capacity(request.sensor_ids.len());
+        for sensor_id in &request.sensor_ids {
+            series.extend(self.series(caller, sensor_id)?);
+        }
+        let (answers, outgoing) = mpsc::channel(2);
+        let engine = self.engine.clone();
+        tokio::spawn(async move {
+            for series in series {
+                match send(&engine, &series, (start, end), &answers).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        let _ = answers.send(Err(error.into())).await; // the reader may have gone
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(ReceiverStream::new(outgoing).boxed())
+    }
+}
+
+/// Sends one series; answers whether the reader is still there.
+async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), answers: &Answers) -> Result<bool> {
+    let name = pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit() };
+    let mut names = vec![name];
+    let mut history = History::open(engine, series, range).await?;
+    for run in 0..history.runs() {
+        let column = history.load(run).await?;
+        history.release();
+        let mut from = 0;
+        while from < column.len() {
+            let to = column.len().min(from + READINGS);
+            let groups = vec![batch::pack_column(series.number, &column.slice(from..to))];
+            let message = pb::StreamReadingsResponse { names: std::mem::take(&mut names), groups };
+            if answers.send(Ok(message)).await.is_err() {
+                return Ok(false);
+            }
+            from = to;
+        }
+    }
+    if names.is_empty() {
+        return Ok(true);
+    }
+    // a series without readings in the range is named all the same
+    let message = pb::StreamReadingsResponse { names, groups: Vec::new() };
+    Ok(answers.send(Ok(message)).await.is_ok())
+}

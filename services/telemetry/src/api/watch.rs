@@ -1,0 +1,358 @@
+//! `WatchReadings`: what is, then what becomes durable, for a reader that goes at its own pace.
+//!
+//! Nothing is buffered for a reader but the message on its way: it reads the ring, and the log where it has fallen behind
+//! the ring. One that takes nothing for too long is ended with the cursor to go on from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use sensormesh_mesh::Context;
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_proto::telemetry::v1::ReadingForm;
+use sensormesh_proto::types::v1::Bookmark;
+use sensormesh_series::Reading;
+use sensormesh_types::{Caller, Code, Error, Result, Scope, time};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::rows::row;
+use super::{Api, Stream};
+use crate::batch;
+use crate::catalog::Series;
+use crate::db;
+use crate::engine::Engine;
+use crate::filter::Filter;
+use crate::hub::{Entry, Next};
+
+/// A bookmark is sent at least this often while nothing else is.
+const BOOKMARK: Duration = Duration::from_secs(5);
+/// Batches joined into one message up to this size.
+const MESSAGE: usize = 64 << 10;
+/// What may wait for a reader that takes nothing.
+const WAITING: usize = 256 << 10;
+/// Readings of one message of the snapshot.
+const SNAPSHOT: usize = 1000;
+/// Batches read from the log at once.
+const PAGE: u32 = 32;
+
+impl Api {
+    pub(super) fn watch(
+        &self,
+        caller: &Caller,
+        request: pb::WatchReadingsRequest,
+    ) -> Result<Stream<pb::WatchReadingsResponse>> {
+        let engine = &self.engine;
+        let after = if request.cursor.is_empty() { None } else { Some(engine.place(&request.cursor)?) };
+        if let Some(after) = after {
+            check_retention(engine, after)?;
+        }
+        let (form, told) = (request.form(), request.cursor.clone());
+        let filter = Filter::new(&caller.scope, request);
+        // one message on its way, one being made
+        let (messages, outgoing) = mpsc::channel(1);
+        let end = Arc::new(Mutex::new(None));
+        let feed = Feed {
+            engine: engine.clone(),
+            filter,
+            form: if form == ReadingForm::Unspecified { ReadingForm::Rows } else { form },
+            after: after.unwrap_or_default(),
+            live: false,
+            named: HashMap::new(),
+            messages,
+            told,
+            deadline: Context::current().and_then(|context| context.deadline),
+        };
+        let (ending, fresh) = (Arc::clone(&end), after.is_none());
+        tokio::spawn(async move {
+            let gone = feed.messages.clone();
+            let ended = tokio::select! {
+                ended = feed.run(fresh) => ended,
+                () = gone.closed() => Ok(()),
+            };
+            if let Err(error) = ended {
+                *ending.lock() = Some(Status::from(error));
+            }
+        });
+        // the end is told beside the channel, which may be full of what the reader does not take
+        let outgoing = futures::stream::unfold((outgoing, end), |(mut outgoing, end)| async move {
+            match outgoing.recv().await {
+                Some(message) => Some((Ok(message), (outgoing, end))),
+                None => {
+                    let status = end.lock().take()?;
+                    Some((Err(status), (outgoing, end)))
+                }
+            }
+        });
+        Ok(outgoing.boxed())
+    }
+}
+
+/// Fails where the log no longer has what follows a place.
+fn check_retention(engine: &Engine, after: u64) -> Result<()> {
+    let trimmed = engine.trimmed();
+    if after < trimmed {
+        let earliest = [(db::log::SHARD as u32, trimmed)];
+        return Err(engine.cursors.out_of_range("the cursor is older than the log of readings", &earliest));
+    }
+    Ok(())
+}
+
+/// One reader's stream.
+struct Feed {
+    engine: Engine,
+    filter: Filter,
+    form: ReadingForm,
+    after: u64,
+    live: bool,
+    /// Series that were named in this stream, for COLUMNS, with the catalog's version then.
+    named: HashMap<u32, u64>,
+    messages: mpsc::Sender<pb::WatchReadingsResponse>,
+    /// The last cursor handed to the reader.
+    told: String,
+    deadline: Option<Instant>,
+}
+
+impl Feed {
+    async fn run(mut self, fresh: bool) -> Result<()> {
+        let mut head = self.engine.hub.follow_head();
+        if fresh {
+            self.snapshot().await?;
+            self.live = true;
+            self.bookmark().await?;
+        }
+        loop {
+            head.borrow_and_update();
+            let entries = self.next().await?;
+            if !entries.is_empty() {
+                self.pass(entries).await?;
+            } else if !self.live {
+                self.live = true;
+                self.bookmark().await?;
+            } else if !self.wait(&mut head).await? {
+                return self.bookmark().await;
+            }
+        }
+    }
+
+    /// Waits for more, with bookmarks; answers false at the stream's greatest age.
+    async fn wait(&mut self, head: &mut watch::Receiver<u64>) -> Result<bool> {
+        let age = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = head.changed() => {
+                changed.map_err(|_| Error::unavailable("STOPPING", "telemetry is stopping", Duration::from_secs(1)))?;
+                Ok(true)
+            }
+            () = age => Ok(false),
+            () = tokio::time::sleep(BOOKMARK) => {
+                self.bookmark().await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The batches that follow, from memory or from the log.
+    async fn next(&mut self) -> Result<Vec<Arc<Entry>>> {
+        let bytes = if self.form == ReadingForm::Latest { usize::MAX } else { MESSAGE };
+        match self.engine.hub.next(self.after, bytes) {
+            Next::Entries(entries) => Ok(entries),
+            Next::Past => {
+                let mut read = self.engine.databases.log.read(&Scope::system()).await?;
+                let page = db::log::page(&mut read, self.after, PAGE).await?;
+                drop(read);
+                // looked at after the read: what is missing from the page was cut before
+                if page.first().is_none_or(|batch| batch.mark.seq != self.after + 1) {
+                    check_retention(&self.engine, self.after)?;
+                }
+                Ok(page.into_iter().map(|batch| self.engine.entry(batch)).collect())
+            }
+        }
+    }
+
+    /// The latest reading of each sensor, and the place in the log at which they were.
+    async fn snapshot(&mut self) -> Result<()> {
+        let mut latest: Vec<(Arc<Series>, Reading)> = Vec::new();
+        {
+            let _steady = self.engine.hub.steady();
+            self.after = self.engine.hub.head();
+            for tenant in self.engine.catalog.tenants() {
+                self.engine.catalog.scan(&tenant, "", |series| {
+                    if self.filter.admits(&self.engine.catalog, series)
+                        && let Some(reading) = series.tail.lock().latest
+                    {
+                        latest.push((Arc::clone(series), reading));
+                    }
+                    true
+                });
+            }
+        }
+        for same_tenant in latest.chunk_by(|a, b| a.0.tenant == b.0.tenant) {
+            for some in same_tenant.chunks(SNAPSHOT) {
+                let mut message = self.message(&some[0].0.tenant, false);
+                for (series, reading) in some {
+                    if self.form == ReadingForm::Columns {
+                        self.name(series, &mut message);
+                        let mut column = sensormesh_series::Column::default();
+                        column.upsert(reading.time, reading.value, reading.quality);
+                        message.groups.push(batch::pack_column(series.number, &column));
+                    } else {
+                        message.readings.push(row(&series.sensor_id, *reading));
+                    }
+                }
+                message.cursor = String::new(); // a snapshot is complete with its bookmark
+                self.send(message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the reader wants of these batches, joined as far as they are alike.
+    async fn pass(&mut self, entries: Vec<Arc<Entry>>) -> Result<()> {
+        let alike = |a: &Arc<Entry>, b: &Arc<Entry>| a.tenant == b.tenant && a.backfill == b.backfill;
+        for run in entries.chunk_by(alike) {
+            let (first, last) = (&run[0], &run[run.len() - 1]);
+            self.after = last.seq;
+            let mut message = self.message(&first.tenant, first.backfill);
+            if self.form == ReadingForm::Latest {
+                self.put_latest(run, &mut message);
+            } else {
+                run.iter().for_each(|entry| self.put(entry, &mut message));
+            }
+            if !message.readings.is_empty() || !message.groups.is_empty() {
+                self.send(message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&self, tenant: &Arc<str>, backfill: bool) -> pb::WatchReadingsResponse {
+        pb::WatchReadingsResponse {
+            cursor: self.engine.cursor(self.after),
+            tenant: tenant.to_string(),
+            backfill,
+            ..pb::WatchReadingsResponse::default()
+        }
+    }
+
+    fn put(&mut self, entry: &Entry, message: &mut pb::WatchReadingsResponse) {
+        if self.form == ReadingForm::Columns {
+            return self.put_columns(entry, message);
+        }
+        for group in &entry.groups {
+            for channel in &group.channels {
+                if !self.filter.admits(&self.engine.catalog, &channel.series) {
+                    continue;
+                }
+                for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
+                    let quality = channel.qualities.get(index).copied().unwrap_or_default();
+                    let reading = Reading { time: *time, value: *value, quality };
+                    message.readings.push(row(&channel.series.sensor_id, reading));
+                }
+            }
+        }
+    }
+
+    /// The groups as the log has them, without the channels the reader does not want.
+    fn put_columns(&mut self, entry: &Entry, message: &mut pb::WatchReadingsResponse) {
+        let mut wanted: HashMap<u32, bool> = HashMap::new();
+        for channel in entry.groups.iter().flat_map(|group| &group.channels) {
+            if !wanted.contains_key(&channel.series.number) {
+                let admitted = self.filter.admits(&self.engine.catalog, &channel.series);
+                wanted.insert(channel.series.number, admitted);
+                if admitted {
+                    self.name(&channel.series, message);
+                }
+            }
+        }
+        for group in entry.packed() {
+            let wants = |channel: &pb::Channel| wanted.get(&channel.series).copied().unwrap_or(false);
+            let mut channels = group.channels.iter().filter(|channel| wants(channel)).peekable();
+            if channels.peek().is_some() {
+                let channels = channels.cloned().collect();
+                message.groups.push(pb::Group { steps: group.steps.clone(), channels, ..*group });
+            }
+        }
+    }
+
+    fn put_latest(&mut self, entries: &[Arc<Entry>], message: &mut pb::WatchReadingsResponse) {
+        let mut latest: HashMap<u32, (Arc<Series>, Reading)> = HashMap::new();
+        let mut total = 0;
+        for group in entries.iter().flat_map(|entry| &entry.groups) {
+            for channel in &group.channels {
+                if !self.filter.admits(&self.engine.catalog, &channel.series) {
+                    continue;
+                }
+                for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
+                    let quality = channel.qualities.get(index).copied().unwrap_or_default();
+                    let reading = Reading { time: *time, value: *value, quality };
+                    total += 1;
+                    latest
+                        .entry(channel.series.number)
+                        .and_modify(|(_, kept)| {
+                            if kept.time <= reading.time {
+                                *kept = reading;
+                            }
+                        })
+                        .or_insert_with(|| (Arc::clone(&channel.series), reading));
+                }
+            }
+        }
+        message.skipped = total - latest.len() as u64;
+        message.readings = latest.into_values().map(|(series, reading)| row(&series.sensor_id, reading)).collect();
+        message.readings.sort_by(|a, b| a.sensor_id.cmp(&b.sensor_id));
+    }
+
+    fn name(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) {
+        let version = self.engine.catalog.version();
+        if self.named.insert(series.number, version) != Some(version) {
+            let sensor_id = series.sensor_id.to_string();
+            message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit() });
+        }
+    }
+
+    async fn bookmark(&mut self) -> Result<()> {
+        let as_of = Some(time::from_micros(self.engine.clock.now_micros()));
+        let bookmark = Bookmark { live: self.live, as_of, reset: false };
+        let cursor = self.engine.cursor(self.after);
+        self.send(pb::WatchReadingsResponse { cursor, bookmark: Some(bookmark), ..Default::default() }).await
+    }
+
+    /// Hands a message to the reader. ABORTED, with the cursor of the last message it got, where it takes nothing while
+    /// more and more waits for it.
+    async fn send(&mut self, message: pb::WatchReadingsResponse) -> Result<()> {
+        let slow = self.engine.config.slow_reader;
+        loop {
+            match tokio::time::timeout(slow, self.messages.reserve()).await {
+                Ok(Ok(permit)) => {
+                    if !message.cursor.is_empty() {
+                        self.told.clone_from(&message.cursor);
+                    }
+                    permit.send(message);
+                    return Ok(());
+                }
+                Ok(Err(_)) => return Ok(()), // the reader has gone; the task ends with it
+                Err(_) if self.behind() => {
+                    let message = "the reader is too slow; resume after the last cursor received";
+                    return Err(Error::new(Code::Conflict, "SLOW_READER", message).with("cursor", &self.told));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether more waits for the reader than may.
+    fn behind(&self) -> bool {
+        match self.engine.hub.next(self.after, usize::MAX) {
+            Next::Past => true,
+            Next::Entries(entries) => entries.iter().map(|entry| entry.size()).sum::<usize>() > WAITING,
+        }
+    }
+}

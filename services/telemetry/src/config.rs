@@ -1,0 +1,53 @@
+//! The `[telemetry]` table of the configuration.
+
+use std::time::Duration;
+
+use sensormesh_types::text;
+use serde::{Deserialize, Serialize};
+
+/// How readings are taken and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Readings whose block ended this many days ago are deleted. 0 = never.
+    pub retention_days: u32,
+    /// A stream of readings can be resumed for this long.
+    #[serde(with = "text::duration")]
+    pub log_max_age: Duration,
+    /// And as long as the log is not greater than this.
+    #[serde(with = "text::size")]
+    pub log_max_bytes: u64,
+    /// When the log behind the oldest unsealed reading holds more readings than this, the oldest are sealed whatever their
+    /// number. Bounds memory and the time a start takes.
+    pub unsealed_readings: u64,
+    /// The same in bytes of the log.
+    #[serde(with = "text::size")]
+    pub unsealed_bytes: u64,
+    /// A commit takes no more than this at once.
+    #[serde(with = "text::size")]
+    pub commit_bytes: u64,
+    /// Readings of unknown sensors that are kept aside, for each tenant.
+    pub quarantine_readings: u64,
+    /// Batches that became durable lately are kept in memory up to this size, for live streams.
+    #[serde(with = "text::size")]
+    pub live_bytes: u64,
+    /// A stream whose reader takes nothing for this long while more than 256 KiB wait for it is ended.
+    #[serde(with = "text::duration")]
+    pub slow_reader: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retention_days: 0,
+            log_max_age: Duration::from_secs(24 * 3600),
+            log_max_bytes: 256 << 20,
+            unsealed_readings: 2_000_000,
+            unsealed_bytes: 256 << 20,
+            commit_bytes: 4 << 20,
+            quarantine_readings: 100_000,
+            live_bytes: 8 << 20,
+            slow_reader: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Sealed readings.
+
+use sensormesh_series::block::{self, Header};
+use sensormesh_series::merge::Source;
+use sensormesh_store::{Read, Tx};
+use sensormesh_types::{Error, Result};
+
+use crate::catalog::Series;
+
+/// Readings as they came; other levels are for summaries.
+const RAW: i32 = 0;
+
+/// A block to be written.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The time of its first reading.
+    pub start: i64,
+    /// The time of its last reading.
+    pub end: i64,
+    /// How many readings.
+    pub n: usize,
+    /// The encoded header.
+    pub header: Vec<u8>,
+    /// The encoded readings.
+    pub data: Vec<u8>,
+}
+
+/// Where a block is and what it spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The time of its first reading.
+    pub start: i64,
+    /// The place in the log up to which readings are in it.
+    pub part: i64,
+    /// The time of its last reading.
+    pub end: i64,
+}
+
+/// Writes a block. One that is there already, from an attempt whose end nobody saw, is the same and stays.
+pub async fn insert(tx: &mut Tx, series: &Series, part: u64, sealed: &Sealed) -> Result<()> {
+    tx.query(
+        "INSERT INTO block (tenant, series, level, start_ns, part, end_ns, n, header, data) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+    )
+    .bind(&*series.tenant)
+    .bind(series.number)
+    .bind(RAW)
+    .bind(sealed.start)
+    .bind(i64::try_from(part).map_err(Error::internal)?)
+    .bind(sealed.end)
+    .bind(i64::try_from(sealed.n).map_err(Error::internal)?)
+    .bind(&sealed.header)
+    .bind(&sealed.data)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// The blocks that may hold readings from `start` to `end`, both included, by start.
+pub async fn spans(read: &mut Read, series: &Series, start: i64, end: i64) -> Result<Vec<Span>> {
+    let rows = read
+        .query(
+            "SELECT start_ns, part, end_ns FROM block \
+             WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns <= $4 AND end_ns >= $5 \
+             ORDER BY start_ns, part",
+        )
+        .bind(&*series.tenant)
+        .bind(series.number)
+        .bind(RAW)
+        .bind(end)
+        .bind(start)
+        .fetch_all()
+        .await?;
+    rows.iter()
+        .map(|row| Ok(Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? }))
+        .collect()
+}
+
+/// The same with each block's header.
+pub async fn headers(read: &mut Read, series: &Series, start: i64, end: i64) -> Result<Vec<(Span, Header)>> {
+    let rows = read
+        .query(
+            "SELECT start_ns, part, end_ns, header FROM block \
+             WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns <= $4 AND end_ns >= $5 \
+             ORDER BY start_ns, part",
+        )
+        .bind(&*series.tenant)
+        .bind(series.number)
+        .bind(RAW)
+        .bind(end)
+        .bind(start)
+        .fetch_all()
+        .await?;
+    let mut headers = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let span = Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? };
+        let header = block::header(&row.get::<Vec<u8>>("header")?, span.start, span.end);
+        headers.push((span, header.map_err(|error| named(error, series, span))?));
+    }
+    Ok(headers)
+}
+
+/// A block's readings; nothing where the block has gone since.
+pub async fn load(read: &mut Read, series: &Series, span: Span) -> Result<Option<Source>> {
+    let row = read
+        .query(
+            "SELECT header, data FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns = $4 \
+             AND part = $5 AND end_ns = $6",
+        )
+        .bind(&*series.tenant)
+        .bind(series.number)
+        .bind(RAW)
+        .bind(span.start)
+        .bind(span.part)
+        .bind(span.end)
+        .fetch_optional()
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (header, data) = (row.get::<Vec<u8>>("header")?, row.get::<Vec<u8>>("data")?);
+    let column = block::decode(&header, &data).map_err(|error| named(error, series, span))?;
+    Ok(Some(Source { rank: span.part, column }))
+}
+
+fn named(error: Error, series: &Series, span: Span) -> Error {
+    error.with("sensor_id", &*series.sensor_id).with("start_ns", span.start.to_string())
+}
+
+/// Deletes the blocks of a series that end before `time`; answers how many.
+pub async fn delete_before(tx: &mut Tx, series: &Series, time: i64) -> Result<u64> {
+    tx.query("DELETE FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns < $4 AND end_ns < $4")
+        .bind(&*series.tenant)
+        .bind(series.number)
+        .bind(RAW)
+        .bind(time)
+        .execute()
+        .await
+}

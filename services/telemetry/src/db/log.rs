@@ -1,0 +1,253 @@
+//! The log of readings and the first answers to batches.
+
+use prost::bytes::Bytes;
+use sensormesh_store::{Read, Row, Tx};
+use sensormesh_types::{Error, Result};
+
+use crate::tail::Mark;
+
+/// The one shard of a log on one machine; more come with more replicas.
+pub const SHARD: i64 = 0;
+
+/// How many rows one INSERT writes, largest first: few texts, so that each is prepared once.
+const CHUNKS: [usize; 3] = [64, 8, 1];
+const COLUMNS: usize = 9;
+
+/// Where a shard of the log stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Its end.
+    pub mark: Mark,
+    /// Up to here every reading is in a block.
+    pub sealed: u64,
+    /// Up to here it is cut.
+    pub trimmed: u64,
+}
+
+/// A batch to be logged, or as it stands in the log.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// Its place, and the totals after it.
+    pub mark: Mark,
+    /// When it was received, microseconds since the Unix epoch.
+    pub time: i64,
+    /// It was sent as backfill.
+    pub backfill: bool,
+    /// Its groups, encoded.
+    pub body: Bytes,
+    /// The CRC32C that it was written with.
+    pub checksum: u32,
+}
+
+impl Batch {
+    /// Whether the body is what was written.
+    pub fn is_intact(&self) -> bool {
+        sensormesh_series::checksum(&self.body) == self.checksum
+    }
+
+    fn from_row(row: &Row) -> Result<Self> {
+        Ok(Self {
+            tenant: row.get("tenant")?,
+            mark: Mark { seq: row.get("seq")?, bytes: row.get("bytes")?, readings: row.get("readings")? },
+            time: row.get("time")?,
+            backfill: row.get("backfill")?,
+            body: row.get("body")?,
+            checksum: row.get("checksum")?,
+        })
+    }
+}
+
+fn number(value: u64) -> Result<i64> {
+    i64::try_from(value).map_err(Error::internal)
+}
+
+/// The head of the shard.
+pub async fn head(read: &mut Read) -> Result<Head> {
+    let row = read
+        .query("SELECT seq, bytes, readings, sealed, trimmed FROM shard WHERE tenant = '' AND shard = $1")
+        .bind(SHARD)
+        .fetch_one()
+        .await?;
+    Ok(Head {
+        mark: Mark { seq: row.get("seq")?, bytes: row.get("bytes")?, readings: row.get("readings")? },
+        sealed: row.get("sealed")?,
+        trimmed: row.get("trimmed")?,
+    })
+}
+
+/// Takes the shard over for the holder of the lease of this epoch: who held it before can no longer write.
+pub async fn take_over(tx: &mut Tx, epoch: u64) -> Result<()> {
+    tx.query("UPDATE shard SET epoch = $1 WHERE tenant = '' AND shard = $2")
+        .bind(number(epoch)?)
+        .bind(SHARD)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Takes `batches` places at the end and returns the head as it was before; `None` where the shard was taken over.
+pub async fn advance(tx: &mut Tx, epoch: u64, batches: u64, bytes: u64, readings: u64) -> Result<Option<Mark>> {
+    let row = tx
+        .query(
+            "UPDATE shard SET seq = seq + $1, bytes = bytes + $2, readings = readings + $3 \
+             WHERE tenant = '' AND shard = $4 AND epoch = $5 RETURNING seq, bytes, readings",
+        )
+        .bind(number(batches)?)
+        .bind(number(bytes)?)
+        .bind(number(readings)?)
+        .bind(SHARD)
+        .bind(number(epoch)?)
+        .fetch_optional()
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Mark {
+        seq: row.get::<u64>("seq")? - batches,
+        bytes: row.get::<u64>("bytes")? - bytes,
+        readings: row.get::<u64>("readings")? - readings,
+    }))
+}
+
+/// Moves the end of the log forward without a batch: numbers that were given once are never given again.
+pub async fn skip_to(tx: &mut Tx, seq: u64) -> Result<()> {
+    tx.query("UPDATE shard SET seq = $1, sealed = $1, trimmed = $1 WHERE tenant = '' AND shard = $2 AND seq < $1")
+        .bind(number(seq)?)
+        .bind(SHARD)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Writes batches at their places.
+pub async fn insert(tx: &mut Tx, batches: &[Batch]) -> Result<()> {
+    let mut rest = batches;
+    for size in CHUNKS {
+        while rest.len() >= size {
+            let (chunk, after) = rest.split_at(size);
+            insert_chunk(tx, chunk).await?;
+            rest = after;
+        }
+    }
+    Ok(())
+}
+
+async fn insert_chunk(tx: &mut Tx, batches: &[Batch]) -> Result<()> {
+    let rows = (0..batches.len())
+        .map(|i| format!("({})", sensormesh_store::placeholders(i * COLUMNS + 1, COLUMNS)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let mut query = tx.query_built(format!(
+        "INSERT INTO reading_log (tenant, shard, seq, time, backfill, bytes, readings, checksum, body) VALUES {rows}"
+    ));
+    for batch in batches {
+        query = query
+            .bind(&batch.tenant)
+            .bind(SHARD)
+            .bind(number(batch.mark.seq)?)
+            .bind(batch.time)
+            .bind(batch.backfill)
+            .bind(number(batch.mark.bytes)?)
+            .bind(number(batch.mark.readings)?)
+            .bind(batch.checksum)
+            .bind(&batch.body);
+    }
+    query.execute().await?;
+    Ok(())
+}
+
+/// Up to `limit` batches behind `after`, in order.
+pub async fn page(read: &mut Read, after: u64, limit: u32) -> Result<Vec<Batch>> {
+    let rows = read
+        .query(
+            "SELECT tenant, seq, time, backfill, bytes, readings, checksum, body FROM reading_log \
+             WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(SHARD)
+        .bind(number(after)?)
+        .bind(limit)
+        .fetch_all()
+        .await?;
+    rows.iter().map(Batch::from_row).collect()
+}
+
+/// Notes up to where every reading is in a block.
+pub async fn note_sealed(tx: &mut Tx, seq: u64) -> Result<()> {
+    tx.query("UPDATE shard SET sealed = $1 WHERE tenant = '' AND shard = $2 AND sealed < $1")
+        .bind(number(seq)?)
+        .bind(SHARD)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// The first batch that is to stay: not older than `time`, and with at most `bytes` behind it of the `total`.
+pub async fn first_to_keep(read: &mut Read, time: i64, total: u64, bytes: u64) -> Result<Option<u64>> {
+    let row = read
+        .query("SELECT seq FROM reading_log WHERE shard = $1 AND time >= $2 AND bytes >= $3 ORDER BY seq LIMIT 1")
+        .bind(SHARD)
+        .bind(time)
+        .bind(number(total.saturating_sub(bytes))?)
+        .fetch_optional()
+        .await?;
+    row.map(|row| row.get("seq")).transpose()
+}
+
+/// Cuts the log up to a place, some batches at a time; answers whether more are left.
+pub async fn trim(tx: &mut Tx, upto: u64, batches: u64) -> Result<bool> {
+    let oldest = tx
+        .query("SELECT MIN(seq) AS seq FROM reading_log WHERE shard = $1")
+        .bind(SHARD)
+        .fetch_one()
+        .await?
+        .get::<Option<u64>>("seq")?;
+    let Some(oldest) = oldest.filter(|oldest| *oldest <= upto) else { return Ok(false) };
+    let end = upto.min(oldest.saturating_add(batches));
+    tx.query("DELETE FROM reading_log WHERE shard = $1 AND seq <= $2").bind(SHARD).bind(number(end)?).execute().await?;
+    tx.query("UPDATE shard SET trimmed = $1 WHERE tenant = '' AND shard = $2 AND trimmed < $1")
+        .bind(number(end)?)
+        .bind(SHARD)
+        .execute()
+        .await?;
+    Ok(end < upto)
+}
+
+/// The door a batch came by, which decides what its answer looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// `IngestReadings`; the answer is its response.
+    Rows = 0,
+    /// `IngestStream`; the answer is its response.
+    Stream = 1,
+}
+
+/// The first answer to a batch.
+pub async fn find_answer(read: &mut Read, tenant: &str, batch_id: &str, door: Door) -> Result<Option<Vec<u8>>> {
+    let row = read
+        .query("SELECT answer FROM batch WHERE tenant = $1 AND batch_id = $2 AND door = $3")
+        .bind(tenant)
+        .bind(batch_id)
+        .bind(door as i32)
+        .fetch_optional()
+        .await?;
+    row.map(|row| row.get("answer")).transpose()
+}
+
+/// Keeps the first answer to a batch.
+pub async fn insert_answer(tx: &mut Tx, tenant: &str, batch_id: &str, door: Door, answer: &[u8]) -> Result<()> {
+    let now = tx.store().clock().now_micros();
+    tx.query("INSERT INTO batch (tenant, batch_id, door, time, answer) VALUES ($1, $2, $3, $4, $5)")
+        .bind(tenant)
+        .bind(batch_id)
+        .bind(door as i32)
+        .bind(now)
+        .bind(answer)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Forgets answers from before `time`.
+pub async fn expire_answers(tx: &mut Tx, time: i64) -> Result<u64> {
+    tx.query("DELETE FROM batch WHERE time < $1").bind(time).execute().await
+}

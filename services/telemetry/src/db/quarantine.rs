@@ -1,0 +1,143 @@
+//! Readings of sensors nobody has registered.
+
+use sensormesh_series::Quality;
+use sensormesh_store::{Read, Tx};
+use sensormesh_types::{Error, Result};
+
+/// A reading that is kept aside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// The sensor's id as it was sent.
+    pub sensor_id: String,
+    /// When it was measured, nanoseconds since the Unix epoch.
+    pub time: i64,
+    /// The value.
+    pub value: f64,
+    /// What is known of its quality.
+    pub quality: Quality,
+    /// When it was received, microseconds since the Unix epoch.
+    pub received: i64,
+    /// Who sent it.
+    pub sender: String,
+    /// The sender may register sensors, and `devices` could not be asked.
+    pub register: bool,
+}
+
+/// A sensor with readings that are kept aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The sensor's id as it was sent.
+    pub sensor_id: String,
+    /// How many readings.
+    pub readings: u64,
+    /// When the first one was received, microseconds since the Unix epoch.
+    pub first: i64,
+    /// When the last one was received.
+    pub last: i64,
+    /// Who sent the last one.
+    pub sender: String,
+}
+
+/// Keeps a reading aside; one of the same sensor and time gives way.
+pub async fn insert(tx: &mut Tx, kept: &Kept) -> Result<()> {
+    tx.query(
+        "INSERT INTO quarantine (tenant, sensor_id, time_ns, bits, quality, received, sender, register) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, sensor_id, time_ns) \
+         DO UPDATE SET bits = $4, quality = $5, received = $6, sender = $7, register = $8",
+    )
+    .bind(&kept.tenant)
+    .bind(&kept.sensor_id)
+    .bind(kept.time)
+    .bind(kept.value.to_bits() as i64)
+    .bind(i64::from(kept.quality.0))
+    .bind(kept.received)
+    .bind(&kept.sender)
+    .bind(kept.register)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// How many readings of a tenant are kept aside.
+pub async fn count(read: &mut Read, tenant: &str) -> Result<u64> {
+    let query = read.query("SELECT COUNT(*) AS n FROM quarantine WHERE tenant = $1");
+    query.bind(tenant).fetch_one().await?.get("n")
+}
+
+/// A page of a tenant's waiting sensors, by id.
+pub async fn page(read: &mut Read, tenant: &str, after: &str, limit: u32) -> Result<Vec<Waiting>> {
+    let rows = read
+        .query(
+            "SELECT q.sensor_id AS sensor_id, COUNT(*) AS n, MIN(q.received) AS first, MAX(q.received) AS last, \
+             (SELECT MAX(l.sender) FROM quarantine l WHERE l.tenant = q.tenant AND l.sensor_id = q.sensor_id \
+              AND l.received = MAX(q.received)) AS sender \
+             FROM quarantine q WHERE q.tenant = $1 AND q.sensor_id > $2 GROUP BY q.tenant, q.sensor_id \
+             ORDER BY q.sensor_id LIMIT $3",
+        )
+        .bind(tenant)
+        .bind(after)
+        .bind(limit)
+        .fetch_all()
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Waiting {
+                sensor_id: row.get("sensor_id")?,
+                readings: row.get("n")?,
+                first: row.get("first")?,
+                last: row.get("last")?,
+                sender: row.get("sender")?,
+            })
+        })
+        .collect()
+}
+
+/// Every sensor with readings kept aside: tenant, id, and whether it is to be registered.
+pub async fn waiting(read: &mut Read) -> Result<Vec<(String, String, bool)>> {
+    let rows = read
+        .query("SELECT tenant, sensor_id, MAX(register) AS register FROM quarantine GROUP BY tenant, sensor_id")
+        .fetch_all()
+        .await?;
+    rows.iter().map(|row| Ok((row.get("tenant")?, row.get("sensor_id")?, row.get("register")?))).collect()
+}
+
+/// Readings of a sensor in order of time, at most `limit`.
+pub async fn take(read: &mut Read, tenant: &str, sensor_id: &str, limit: u32) -> Result<Vec<Kept>> {
+    let rows = read
+        .query(
+            "SELECT time_ns, bits, quality, received, sender, register FROM quarantine \
+             WHERE tenant = $1 AND sensor_id = $2 ORDER BY time_ns LIMIT $3",
+        )
+        .bind(tenant)
+        .bind(sensor_id)
+        .bind(limit)
+        .fetch_all()
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Kept {
+                tenant: tenant.to_owned(),
+                sensor_id: sensor_id.to_owned(),
+                time: row.get("time_ns")?,
+                value: f64::from_bits(row.get::<i64>("bits")? as u64),
+                quality: Quality(u8::try_from(row.get::<i64>("quality")?).map_err(Error::internal)?),
+                received: row.get("received")?,
+                sender: row.get("sender")?,
+                register: row.get("register")?,
+            })
+        })
+        .collect()
+}
+
+/// Removes a sensor's readings up to a time: they are in the log now.
+pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, upto: i64) -> Result<()> {
+    tx.query("DELETE FROM quarantine WHERE tenant = $1 AND sensor_id = $2 AND time_ns <= $3")
+        .bind(tenant)
+        .bind(sensor_id)
+        .bind(upto)
+        .execute()
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! The numbers of series, and what of each is sealed.
+
+use sensormesh_series::{Quality, Reading};
+use sensormesh_store::{Read, Row, Tx};
+use sensormesh_types::{Error, Result};
+
+use crate::catalog::Series;
+use crate::tail::Tail;
+
+/// A series as it stands on disk.
+#[derive(Debug)]
+pub struct Stored {
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// The sensor.
+    pub sensor_id: String,
+    /// Its number.
+    pub number: u32,
+    /// Its end, without what is only in the log.
+    pub tail: Tail,
+}
+
+/// Every series.
+pub async fn list(read: &mut Read) -> Result<Vec<Stored>> {
+    let rows = read
+        .query(
+            "SELECT tenant, series, sensor_id, sealed_seq, sealed_start, sealed_end, latest_time, latest_bits, \
+             latest_quality FROM series",
+        )
+        .fetch_all()
+        .await?;
+    rows.iter().map(stored).collect()
+}
+
+fn stored(row: &Row) -> Result<Stored> {
+    let span = row.get::<Option<i64>>("sealed_start")?.zip(row.get::<Option<i64>>("sealed_end")?);
+    let latest = row.get::<Option<i64>>("latest_time")?.zip(row.get::<Option<i64>>("latest_bits")?);
+    let quality = Quality(u8::try_from(row.get::<i64>("latest_quality")?).map_err(Error::internal)?);
+    let latest = latest.map(|(time, bits)| Reading { time, value: f64::from_bits(bits as u64), quality });
+    Ok(Stored {
+        tenant: row.get("tenant")?,
+        sensor_id: row.get("sensor_id")?,
+        number: row.get("series")?,
+        tail: Tail::sealed(row.get("sealed_seq")?, span, latest),
+    })
+}
+
+/// Gives a sensor its number.
+pub async fn insert(tx: &mut Tx, tenant: &str, sensor_id: &str, number: u32) -> Result<()> {
+    tx.query(
+        "INSERT INTO series (tenant, series, sensor_id, shard, sealed_seq, latest_quality) VALUES ($1, $2, $3, 0, 0, 0)",
+    )
+    .bind(tenant)
+    .bind(number)
+    .bind(sensor_id)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// Notes what of a series is sealed, and its latest reading.
+pub async fn note_sealed(
+    tx: &mut Tx,
+    series: &Series,
+    seq: u64,
+    span: Option<(i64, i64)>,
+    latest: Option<Reading>,
+) -> Result<()> {
+    tx.query(
+        "UPDATE series SET sealed_seq = $1, sealed_start = $2, sealed_end = $3, latest_time = $4, latest_bits = $5, \
+         latest_quality = $6 WHERE tenant = $7 AND series = $8",
+    )
+    .bind(i64::try_from(seq).map_err(Error::internal)?)
+    .bind(span.map(|s| s.0))
+    .bind(span.map(|s| s.1))
+    .bind(latest.map(|r| r.time))
+    .bind(latest.map(|r| r.value.to_bits() as i64))
+    .bind(i64::from(latest.map_or(0, |r| r.quality.0)))
+    .bind(&*series.tenant)
+    .bind(series.number)
+    .execute()
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! What is new, what was there already, and what had another value.
+//!
+//! A reading that is newer than its series' newest is new for certain. Any other is compared with the tail, with the blocks
+//! that cover its time, and with what the same commit is about to store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sensormesh_proto::telemetry::v1::Verdict;
+use sensormesh_series::{Column, Quality, Upsert, merge};
+use sensormesh_types::{Result, Scope};
+
+use crate::batch::{Channel, Group};
+use crate::catalog::Series;
+use crate::db;
+use crate::engine::State;
+
+/// A reading that is not simply new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The group within the request.
+    pub group: u32,
+    /// The channel within the group.
+    pub channel: u32,
+    /// The reading within the channel.
+    pub index: u32,
+    /// `DUPLICATE` or `REVISED`.
+    pub verdict: Verdict,
+}
+
+/// Judges the readings of one commit, one request after the other.
+pub struct Judge<'a> {
+    state: &'a State,
+    /// What this commit is about to store of each series it has touched: the newest time, and the readings as far as they
+    /// had to be looked at.
+    staged: HashMap<u32, Staged>,
+}
+
+#[derive(Default)]
+struct Staged {
+    newest: Option<i64>,
+    /// Readings of this commit, and of the disk where they were asked for; `None` until somebody asks.
+    parts: Vec<Column>,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge of one commit.
+    pub fn new(state: &'a State) -> Self {
+        Self { state, staged: HashMap::new() }
+    }
+
+    /// Takes duplicates out of the groups and says what was found.
+    pub async fn judge(&mut self, groups: &mut Vec<Group>) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for (g, group) in groups.iter().enumerate() {
+            for (c, channel) in group.channels.iter().enumerate() {
+                self.judge_channel((g as u32, c as u32), group, channel, &mut found).await?;
+            }
+        }
+        if found.iter().any(|f| f.verdict == Verdict::Duplicate) {
+            *groups = without_duplicates(groups, &found);
+        }
+        Ok(found)
+    }
+
+    async fn judge_channel(
+        &mut self,
+        (group_place, channel_place): (u32, u32),
+        group: &Group,
+        channel: &Channel,
+        found: &mut Vec<Found>,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (group.times.first(), group.times.last()) else { return Ok(()) };
+        let staged = self.staged.entry(channel.series.number).or_default();
+        let newest = channel.series.tail.lock().newest().max(staged.newest);
+        if group.in_order && Some(*first) > newest {
+            staged.newest = Some(*last);
+            staged.parts.push(Column::default());
+            stage(staged, group, channel);
+            return Ok(());
+        }
+        let mut before = self.stored(&channel.series, group).await?;
+        let staged = self.staged.entry(channel.series.number).or_default();
+        for part in &staged.parts {
+            before.overlay(part);
+        }
+        let mut new = Column::default();
+        for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
+            let quality = channel.qualities.get(index).copied().unwrap_or_default();
+            let verdict = match before.upsert(*time, *value, quality) {
+                Upsert::Inserted => None,
+                Upsert::Same => Some(Verdict::Duplicate),
+                Upsert::Revised => Some(Verdict::Revised),
+            };
+            if verdict != Some(Verdict::Duplicate) {
+                new.upsert(*time, *value, quality);
+                staged.newest = staged.newest.max(Some(*time));
+            }
+            if let Some(verdict) = verdict {
+                found.push(Found { group: group_place, channel: channel_place, index: index as u32, verdict });
+            }
+        }
+        staged.parts.push(new);
+        Ok(())
+    }
+
+    /// The stored readings of the series at the times of the group.
+    async fn stored(&self, series: &Arc<Series>, group: &Group) -> Result<Column> {
+        let mut stored = Column::default();
+        let (mut from, mut to) = (i64::MAX, i64::MIN);
+        {
+            let tail = series.tail.lock();
+            for time in &group.times {
+                if let Some(reading) = tail.find(*time) {
+                    stored.upsert(reading.time, reading.value, reading.quality);
+                } else if tail.may_be_sealed(*time) {
+                    (from, to) = (from.min(*time), to.max(*time));
+                }
+            }
+        }
+        if from > to {
+            return Ok(stored);
+        }
+        let mut read = self.state.databases.main.read(&Scope::system()).await?;
+        let mut sources = Vec::new();
+        for span in db::block::spans(&mut read, series, from, to).await? {
+            sources.extend(db::block::load(&mut read, series, span).await?);
+        }
+        let blocks = merge::join(sources);
+        for time in &group.times {
+            if let Some(reading) = blocks.find(*time)
+                && stored.find(*time).is_none()
+            {
+                stored.upsert(reading.time, reading.value, reading.quality);
+            }
+        }
+        Ok(stored)
+    }
+}
+
+fn stage(staged: &mut Staged, group: &Group, channel: &Channel) {
+    let Some(part) = staged.parts.last_mut() else { return };
+    if channel.qualities.is_empty() {
+        part.append(&group.times, &channel.values);
+    } else {
+        for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
+            part.upsert(*time, *value, channel.qualities.get(index).copied().unwrap_or(Quality::USUAL));
+        }
+    }
+}
+
+/// The groups without the readings that were there already. Channels that lose some get a group of their own.
+fn without_duplicates(groups: &[Group], found: &[Found]) -> Vec<Group> {
+    let mut duplicates: HashMap<(u32, u32), Vec<u32>> = HashMap::new();
+    for f in found.iter().filter(|f| f.verdict == Verdict::Duplicate) {
+        duplicates.entry((f.group, f.channel)).or_default().push(f.index);
+    }
+    let mut kept = Vec::with_capacity(groups.len());
+    for (g, group) in groups.iter().enumerate() {
+        let mut whole = Vec::with_capacity(group.channels.len());
+        for (c, channel) in group.channels.iter().enumerate() {
+            match duplicates.get(&(g as u32, c as u32)) {
+                None => whole.push(channel.clone()),
+                Some(gone) if gone.len() == group.times.len() => {}
+                Some(gone) => kept.push(group.filtered(channel, |i| gone.binary_search(&(i as u32)).is_err())),
+            }
+        }
+        if !whole.is_empty() {
+            kept.push(Group { times: group.times.clone(), in_order: group.in_order, channels: whole });
+        }
+    }
+    kept
+}

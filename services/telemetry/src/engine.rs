@@ -1,0 +1,304 @@
+//! What telemetry is made of: catalog, tails, ring, writer; and how it is put together again at start.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prost::bytes::Bytes;
+use sensormesh_store::Cursors;
+use sensormesh_types::{Clock, Error, Result, Scope};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::Config;
+use crate::batch;
+use crate::catalog::{Catalog, Series};
+use crate::db::log::{Door, SHARD};
+use crate::db::{self, Databases};
+use crate::hub::{Entry, Hub};
+use crate::ownership::Ownership;
+use crate::tail::{Mark, Tail};
+use crate::writer::{Outcome, Request, Writer};
+
+/// A series is sealed when this many of its readings are not.
+pub const BLOCK_READINGS: usize = 1024;
+
+/// Requests that may wait for the writer; then their senders wait.
+const QUEUE: usize = 256;
+
+/// Batches read from the log at once.
+const PAGE: u32 = 64;
+
+/// Everything that telemetry knows and does, below its contract. Cheap to clone; the writer ends with the last clone.
+#[derive(Clone)]
+pub struct Engine {
+    state: Arc<State>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl std::ops::Deref for Engine {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+/// What doors, writer, sealing and reads share.
+pub struct State {
+    /// The configuration.
+    pub config: Config,
+    /// The time of day.
+    pub clock: Clock,
+    /// The databases.
+    pub databases: Databases,
+    /// Sensors and series.
+    pub catalog: Catalog,
+    /// What became durable lately.
+    pub hub: Hub,
+    /// Writes and reads the cursors of the log of readings.
+    pub cursors: Cursors,
+    /// Whether this replica owns the log.
+    pub ownership: Ownership,
+    /// Tells the sealing that there is something to do.
+    pub sealing: Notify,
+    /// Tells the quarantine that sensors became known.
+    pub releasing: Notify,
+    mark: Mutex<Mark>,
+    ripe: Mutex<HashSet<u32>>,
+    unsealed: AtomicU64,
+    sealed_some: Notify,
+    trimmed: AtomicU64,
+    numbering: tokio::sync::Mutex<()>,
+}
+
+impl Engine {
+    /// Opens the databases' contents: sensors and series from disk, tails from the log. Starts the writer.
+    pub async fn open(config: Config, databases: Databases, clock: Clock) -> Result<Self> {
+        let ownership = Ownership::take(&databases.log).await?;
+        let head = db::log::head(&mut databases.log.read(&Scope::system()).await?).await?;
+        let state = State {
+            cursors: databases.log.cursors(),
+            hub: Hub::new(usize::try_from(config.live_bytes).unwrap_or(usize::MAX), head.sealed),
+            catalog: Catalog::default(),
+            sealing: Notify::new(),
+            releasing: Notify::new(),
+            mark: Mutex::new(Mark { seq: head.sealed, ..head.mark }),
+            ripe: Mutex::default(),
+            unsealed: AtomicU64::new(0),
+            sealed_some: Notify::new(),
+            trimmed: AtomicU64::new(head.trimmed),
+            numbering: tokio::sync::Mutex::default(),
+            ownership,
+            config,
+            clock,
+            databases,
+        };
+        let state = Arc::new(state);
+        state.load_catalog().await?;
+        state.catch_up().await?;
+        let (requests, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(Writer::new(Arc::clone(&state), queue).run());
+        Ok(Self { state, requests })
+    }
+
+    /// Makes readings durable and waits until they are.
+    pub async fn submit(&self, request: Request, outcome: oneshot::Receiver<Result<Outcome>>) -> Result<Outcome> {
+        self.enqueue(request, outcome).await?.await
+    }
+
+    /// Puts readings in the writer's queue; the future it answers ends when they are durable.
+    pub async fn enqueue(
+        &self,
+        request: Request,
+        outcome: oneshot::Receiver<Result<Outcome>>,
+    ) -> Result<impl Future<Output = Result<Outcome>> + Send + 'static> {
+        self.requests.send(request).await.map_err(|_| stopped())?;
+        Ok(async move { outcome.await.map_err(|_| stopped())? })
+    }
+
+    /// What doors, writer, sealing and reads share.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+}
+
+impl State {
+    /// The end of the log as it can be read.
+    pub fn mark(&self) -> Mark {
+        *self.mark.lock()
+    }
+
+    /// The place up to which the log is cut.
+    pub fn trimmed(&self) -> u64 {
+        self.trimmed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the log was cut.
+    pub fn note_trimmed(&self, seq: u64) {
+        self.trimmed.fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// The cursor of a place in the log.
+    pub fn cursor(&self, seq: u64) -> String {
+        self.cursors.encode(&[(SHARD as u32, seq)])
+    }
+
+    /// The place of a cursor. OUT_OF_RANGE where it lies behind the end of the log.
+    pub fn place(&self, cursor: &str) -> Result<u64> {
+        let positions = self.cursors.decode(cursor)?;
+        let seq = positions.iter().find(|(shard, _)| i64::from(*shard) == SHARD).map_or(0, |(_, seq)| *seq);
+        if seq > self.hub.head() {
+            let earliest = [(SHARD as u32, self.trimmed())];
+            return Err(self.cursors.out_of_range("the cursor lies beyond the end of the log", &earliest));
+        }
+        Ok(seq)
+    }
+
+    /// Waits while too much is unsealed: the sealing must come after.
+    pub async fn room_for_more(&self) {
+        while self.unsealed.load(Ordering::Acquire) > self.config.unsealed_readings.saturating_mul(2) {
+            let sealed = self.sealed_some.notified();
+            self.sealing.notify_one();
+            let _ = tokio::time::timeout(Duration::from_millis(500), sealed).await;
+        }
+    }
+
+    /// The first answer to a batch, from the log's database.
+    pub async fn first_answer(&self, tenant: &str, batch_id: &str, door: Door) -> Result<Option<Vec<u8>>> {
+        let mut read = self.databases.log.read(&Scope::system()).await?;
+        db::log::find_answer(&mut read, tenant, batch_id, door).await
+    }
+
+    /// Puts batches that are durable into memory and shows them to everybody.
+    pub fn apply(&self, entries: Vec<(Mark, Arc<Entry>)>, head: Mark) {
+        let _applying = self.hub.applying();
+        let mut ripe = Vec::new();
+        let mut added = 0;
+        for (mark, entry) in &entries {
+            for group in &entry.groups {
+                for channel in &group.channels {
+                    let mut tail = channel.series.tail.lock();
+                    if mark.seq <= tail.sealed_seq {
+                        continue;
+                    }
+                    let before = tail.open_len();
+                    tail.apply(&group.times, &channel.values, &channel.qualities, group.in_order, *mark);
+                    added += tail.open_len() - before;
+                    if tail.open_len() >= BLOCK_READINGS {
+                        ripe.push(channel.series.number);
+                    }
+                }
+            }
+        }
+        self.unsealed.fetch_add(added as u64, Ordering::AcqRel);
+        *self.mark.lock() = head;
+        self.hub.publish(entries.into_iter().map(|(_, entry)| entry).collect(), head.seq);
+        if !ripe.is_empty() {
+            self.ripe.lock().extend(ripe);
+            self.sealing.notify_one();
+        }
+    }
+
+    /// Some of the series that have a whole block to seal.
+    pub fn take_ripe(&self, most: usize) -> Vec<Arc<Series>> {
+        let mut ripe = self.ripe.lock();
+        let taken: Vec<u32> = ripe.iter().copied().take(most).collect();
+        ripe.retain(|number| !taken.contains(number));
+        taken.into_iter().filter_map(|number| self.catalog.series(number)).collect()
+    }
+
+    /// Notes that readings were sealed.
+    pub fn note_sealed(&self, readings: usize) {
+        self.unsealed.fetch_sub(readings as u64, Ordering::AcqRel);
+        self.sealed_some.notify_waiters();
+    }
+
+    /// The series of sensors, with a number for each that has none yet.
+    pub async fn number(&self, tenant: &str, sensor_ids: &[&str]) -> Result<Vec<Arc<Series>>> {
+        let _one_at_a_time = self.numbering.lock().await;
+        let mut next = self.catalog.greatest_number();
+        let mut new = Vec::new();
+        let mut tx = None;
+        for sensor_id in sensor_ids {
+            let known = self.catalog.find(tenant, sensor_id).and_then(|known| known.series);
+            if known.is_some() || new.iter().any(|(id, _)| id == sensor_id) {
+                continue;
+            }
+            next = next.checked_add(1).ok_or_else(|| Error::internal("every series number has been given"))?;
+            let tx = match &mut tx {
+                Some(tx) => tx,
+                none => none.insert(self.databases.main.tx(&Scope::system()).await?),
+            };
+            db::series::insert(tx, tenant, sensor_id, next).await?;
+            new.push((*sensor_id, next));
+        }
+        if let Some(tx) = tx {
+            tx.commit().await?;
+        }
+        for (sensor_id, number) in new {
+            self.catalog.put_series(tenant, sensor_id, number, Tail::default());
+        }
+        let found = sensor_ids.iter().map(|id| self.catalog.find(tenant, id).and_then(|known| known.series));
+        found.collect::<Option<Vec<_>>>().ok_or_else(|| Error::internal("a series that was just made is not there"))
+    }
+
+    async fn load_catalog(&self) -> Result<()> {
+        let mut read = self.databases.main.read(&Scope::system()).await?;
+        for told in db::sensor::list(&mut read).await? {
+            self.catalog.put_sensor(&told.tenant, &told.sensor_id, told.sensor);
+        }
+        let mut sealed = 0;
+        for stored in db::series::list(&mut read).await? {
+            sealed = sealed.max(stored.tail.sealed_seq);
+            self.catalog.put_series(&stored.tenant, &stored.sensor_id, stored.number, stored.tail);
+        }
+        drop(read);
+        // a log that is younger than the blocks was lost or restored: it goes on behind them
+        if db::log::head(&mut self.databases.log.read(&Scope::system()).await?).await?.mark.seq < sealed {
+            tracing::warn!(sealed, "the log of readings ends before what is sealed and is continued behind it");
+            let mut tx = self.databases.log.tx(&Scope::system()).await?;
+            db::log::skip_to(&mut tx, sealed).await?;
+            tx.commit().await?;
+            self.mark.lock().seq = sealed;
+            self.hub.publish(Vec::new(), sealed);
+            self.note_trimmed(sealed);
+        }
+        Ok(())
+    }
+
+    /// Reads what the log has beyond memory: at start all that is not sealed, later what a failed commit left behind.
+    pub async fn catch_up(&self) -> Result<()> {
+        loop {
+            let after = self.hub.head();
+            let mut read = self.databases.log.read(&Scope::system()).await?;
+            let page = db::log::page(&mut read, after, PAGE).await?;
+            drop(read);
+            let Some(last) = page.last().map(|batch| batch.mark) else { return Ok(()) };
+            let entries = page.into_iter().map(|batch| (batch.mark, self.entry(batch))).collect();
+            self.apply(entries, last);
+        }
+    }
+
+    /// A batch of the log as an entry. One that is damaged is named and has no readings: it is never served.
+    pub fn entry(&self, batch: db::log::Batch) -> Arc<Entry> {
+        let decoded = if batch.is_intact() {
+            batch::decode(&batch.body, |number| self.catalog.series(number))
+        } else {
+            Err(Error::internal("its checksum is wrong"))
+        };
+        let (groups, body) = match decoded {
+            Ok(groups) => (groups, batch.body),
+            Err(error) => {
+                tracing::error!(seq = batch.mark.seq, ?error, "a batch in the log of readings is damaged");
+                (Vec::new(), Bytes::new())
+            }
+        };
+        Arc::new(Entry::new(batch.mark.seq, batch.tenant.into(), batch.backfill, groups, body))
+    }
+}
+
+fn stopped() -> Error {
+    Error::unavailable("STOPPING", "the writer of readings has stopped", Duration::from_secs(1))
+}

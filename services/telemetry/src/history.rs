@@ -1,0 +1,123 @@
+//! What was stored of a series between two times: blocks and tail as one column, read piece by piece.
+
+use std::sync::Arc;
+
+use sensormesh_series::block::Header;
+use sensormesh_series::merge::{self, Source};
+use sensormesh_series::{Aggregate, Buckets, Column};
+use sensormesh_store::{Read, Store};
+use sensormesh_types::{Result, Scope};
+
+use crate::catalog::Series;
+use crate::db;
+use crate::db::block::Span;
+use crate::engine::State;
+
+/// A part of a series' history.
+enum Piece {
+    Block(Span, Option<Header>),
+    Tail(Source),
+}
+
+/// A series' readings from one time up to but not including another. Pieces that overlap are read together, in runs.
+pub struct History {
+    store: Store,
+    read: Option<Read>,
+    series: Arc<Series>,
+    start: i64,
+    end: i64,
+    pieces: Vec<Piece>,
+    runs: Vec<Vec<usize>>,
+}
+
+impl History {
+    /// Looks up which pieces there are. What was acknowledged before is in it.
+    pub async fn open(state: &State, series: &Arc<Series>, range: (i64, i64)) -> Result<Self> {
+        Self::look_up(state, series, range, false).await
+    }
+
+    /// The same with the blocks' headers, to be summarised.
+    pub async fn with_headers(state: &State, series: &Arc<Series>, range: (i64, i64)) -> Result<Self> {
+        Self::look_up(state, series, range, true).await
+    }
+
+    async fn look_up(state: &State, series: &Arc<Series>, (start, end): (i64, i64), headers: bool) -> Result<Self> {
+        // the tail first: what is sealed in between is then seen twice, which does no harm, and not missed
+        let (tail, span) = {
+            let tail = series.tail.lock();
+            (tail.sources(start, end), tail.sealed_span)
+        };
+        let (mut pieces, mut read) = (Vec::new(), None);
+        if start < end && span.is_some_and(|(first, last)| first < end && start <= last) {
+            let read = read.insert(state.databases.main.read(&Scope::system()).await?);
+            if headers {
+                let blocks = db::block::headers(read, series, start, end - 1).await?;
+                pieces.extend(blocks.into_iter().map(|(span, header)| Piece::Block(span, Some(header))));
+            } else {
+                let blocks = db::block::spans(read, series, start, end - 1).await?;
+                pieces.extend(blocks.into_iter().map(|span| Piece::Block(span, None)));
+            }
+        }
+        pieces.extend(tail.into_iter().map(Piece::Tail));
+        let runs = merge::runs(&pieces.iter().map(Piece::span).collect::<Vec<_>>());
+        let (store, series) = (state.databases.main.clone(), Arc::clone(series));
+        Ok(Self { store, read, series, start, end, pieces, runs })
+    }
+
+    /// How many runs there are, by time.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Gives the database connection back; the next run takes one again. For readers that may be slow.
+    pub fn release(&mut self) {
+        self.read = None;
+    }
+
+    /// The readings of a run that lie in the range.
+    pub async fn load(&mut self, run: usize) -> Result<Column> {
+        let Some(places) = self.runs.get(run) else { return Ok(Column::default()) };
+        let mut sources = Vec::with_capacity(places.len());
+        for place in places {
+            match &self.pieces[*place] {
+                Piece::Tail(source) => sources.push(source.clone()),
+                Piece::Block(span, _) => {
+                    let read = match &mut self.read {
+                        Some(read) => read,
+                        none => none.insert(self.store.read(&Scope::system()).await?),
+                    };
+                    sources.extend(db::block::load(read, &self.series, *span).await?);
+                }
+            }
+        }
+        let column = merge::join(sources);
+        let range = column.range(self.start, self.end);
+        Ok(if range.len() == column.len() { column } else { column.slice(range) })
+    }
+
+    /// Adds a run to buckets: by its block's header where that answers, else reading by reading.
+    pub async fn summarise(&mut self, run: usize, buckets: &mut Buckets) -> Result<()> {
+        match self.header(run, buckets) {
+            Some(aggregate) => buckets.add_whole(&aggregate),
+            None => buckets.add_column(&self.load(run).await?),
+        }
+        Ok(())
+    }
+
+    /// The header's summary of a block that is alone, wholly in range and wholly in one bucket.
+    fn header(&self, run: usize, buckets: &Buckets) -> Option<Aggregate> {
+        let [place] = self.runs.get(run)?.as_slice() else { return None };
+        let Piece::Block(span, Some(header)) = &self.pieces[*place] else { return None };
+        let inside = span.start >= self.start && span.end < self.end && buckets.holds(span.start, span.end);
+        header.aggregate.filter(|_| inside && header.all_count)
+    }
+}
+
+impl Piece {
+    fn span(&self) -> (i64, i64) {
+        match self {
+            Piece::Block(span, _) => (span.start, span.end),
+            Piece::Tail(source) => (source.column.start().unwrap_or(0), source.column.end().unwrap_or(0)),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Out of the log and into blocks.
+
+use std::sync::Arc;
+
+use sensormesh_series::block;
+use sensormesh_types::{Error, Result, Scope};
+
+use crate::catalog::Series;
+use crate::db;
+use crate::db::block::Sealed;
+use crate::engine::{BLOCK_READINGS, State};
+use crate::tail::Sealing;
+
+/// Series sealed in one transaction.
+const AT_ONCE: usize = 256;
+
+/// Batches cut from the log in one transaction.
+const CUT_AT_ONCE: u64 = 2_000;
+
+/// Seals every series that has a whole block, then those that hold the log back. Answers how many readings were sealed.
+pub async fn seal_due(state: &Arc<State>) -> Result<usize> {
+    let mut sealed = 0;
+    loop {
+        let ripe = state.take_ripe(AT_ONCE);
+        if ripe.is_empty() {
+            break;
+        }
+        sealed += seal(state, ripe).await?;
+    }
+    for some in overdue(state).chunks(AT_ONCE) {
+        sealed += seal(state, some.to_vec()).await?;
+    }
+    Ok(sealed)
+}
+
+/// The series whose unsealed readings lie too far back in the log.
+fn overdue(state: &State) -> Vec<Arc<Series>> {
+    let head = state.mark();
+    let (bytes, readings) = (state.config.unsealed_bytes, state.config.unsealed_readings);
+    let mut holding: Vec<_> = state
+        .catalog
+        .all_series()
+        .into_iter()
+        .filter_map(|series| {
+            let oldest = series.tail.lock().oldest()?;
+            Some((oldest, series))
+        })
+        .collect();
+    holding.sort_by_key(|(oldest, _)| oldest.seq);
+    let behind = |oldest: &crate::tail::Mark, part: u64| {
+        head.bytes.saturating_sub(oldest.bytes) > bytes / part
+            || head.readings.saturating_sub(oldest.readings) > readings / part
+    };
+    if !holding.first().is_some_and(|(oldest, _)| behind(oldest, 1)) {
+        return Vec::new();
+    }
+    holding.into_iter().take_while(|(oldest, _)| behind(oldest, 2)).map(|(_, series)| series).collect()
+}
+
+/// Seals what these series have, whatever its size.
+pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize> {
+    let mut guard = Guard(Vec::with_capacity(series.len()));
+    for series in series {
+        let sealing = series.tail.lock().begin_sealing();
+        if let Some(sealing) = sealing {
+            guard.0.push((series, sealing));
+        }
+    }
+    let columns: Vec<_> = guard.0.iter().map(|(_, sealing)| Arc::clone(&sealing.column)).collect();
+    let blocks =
+        tokio::task::spawn_blocking(move || columns.iter().map(|column| cut(column)).collect::<Result<Vec<_>>>())
+            .await
+            .map_err(Error::internal)??;
+    let mut tx = state.databases.main.tx(&Scope::system()).await?;
+    for ((series, sealing), blocks) in guard.0.iter().zip(&blocks) {
+        for block in blocks {
+            db::block::insert(&mut tx, series, sealing.upto, block).await?;
+        }
+        let (span, latest) = {
+            let tail = series.tail.lock();
+            (tail.span_with(&sealing.column), tail.latest)
+        };
+        db::series::note_sealed(&mut tx, series, sealing.upto, span, latest).await?;
+    }
+    tx.commit().await?;
+    let mut sealed = 0;
+    for (series, sealing) in guard.0.drain(..) {
+        sealed += sealing.column.len();
+        let mut tail = series.tail.lock();
+        tail.finish_sealing();
+    }
+    state.note_sealed(sealed);
+    Ok(sealed)
+}
+
+/// Series that are being sealed: open again where that fails or is given up.
+struct Guard(Vec<(Arc<Series>, Sealing)>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        for (series, _) in &self.0 {
+            series.tail.lock().undo_sealing();
+        }
+    }
+}
+
+/// Cuts a column into blocks of about the usual size, none much smaller than the others.
+fn cut(column: &sensormesh_series::Column) -> Result<Vec<Sealed>> {
+    let pieces = (column.len() / BLOCK_READINGS).max(1);
+    let mut blocks = Vec::with_capacity(pieces);
+    for piece in 0..pieces {
+        let part = column.slice(column.len() * piece / pieces..column.len() * (piece + 1) / pieces);
+        let (Some(start), Some(end)) = (part.start(), part.end()) else { continue };
+        let block::Block { header, data } = block::encode(&part)?;
+        blocks.push(Sealed { start, end, n: part.len(), header, data });
+    }
+    Ok(blocks)
+}
+
+/// Notes up to where the log is sealed, and cuts what is neither needed for a start nor for resuming a stream.
+pub async fn cut_log(state: &State) -> Result<()> {
+    let head = state.mark();
+    let oldest = state.catalog.all_series().into_iter().filter_map(|s| s.tail.lock().oldest()).map(|m| m.seq).min();
+    let sealed = oldest.map_or(head.seq, |oldest| oldest.saturating_sub(1).min(head.seq));
+    let known = db::log::head(&mut state.databases.log.read(&Scope::system()).await?).await?;
+    let since = state.clock.now_micros() - i64::try_from(state.config.log_max_age.as_micros()).unwrap_or(i64::MAX);
+    let keep = {
+        let mut read = state.databases.log.read(&Scope::system()).await?;
+        db::log::first_to_keep(&mut read, since, known.mark.bytes, state.config.log_max_bytes).await?
+    };
+    let upto = keep.map_or(sealed, |keep| sealed.min(keep.saturating_sub(1)));
+    if sealed > known.sealed {
+        let mut tx = state.databases.log.tx(&Scope::system()).await?;
+        db::log::note_sealed(&mut tx, sealed).await?;
+        tx.commit().await?;
+    }
+    let mut more = upto > known.trimmed;
+    while more {
+        let mut tx = state.databases.log.tx(&Scope::system()).await?;
+        more = db::log::trim(&mut tx, upto, CUT_AT_ONCE).await?;
+        tx.commit().await?;
+    }
+    state.note_trimmed(upto);
+    Ok(())
+}
+
+/// Deletes what is older than the retention, and answers to batches that nobody repeats any more.
+pub async fn expire(state: &State) -> Result<()> {
+    const DAY: i64 = 86_400;
+    let now = state.clock.now_seconds();
+    let mut tx = state.databases.log.tx(&Scope::system()).await?;
+    db::log::expire_answers(&mut tx, (now - 8 * DAY).saturating_mul(1_000_000)).await?;
+    tx.commit().await?;
+    if state.config.retention_days == 0 {
+        return Ok(());
+    }
+    let before = (now - i64::from(state.config.retention_days) * DAY).saturating_mul(1_000_000_000);
+    let mut deleted = 0;
+    for series in state.catalog.all_series() {
+        let started = series.tail.lock().sealed_span.is_some_and(|(start, _)| start < before);
+        if started {
+            let mut tx = state.databases.main.tx(&Scope::system()).await?;
+            deleted += db::block::delete_before(&mut tx, &series, before).await?;
+            tx.commit().await?;
+        }
+    }
+    if deleted > 0 {
+        tracing::info!(blocks = deleted, "readings beyond their retention were deleted");
+    }
+    Ok(())
+}

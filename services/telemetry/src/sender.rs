@@ -1,0 +1,190 @@
+//! Who sends readings, and of which sensors: known ones, ones to be registered, ones to be kept aside.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sensormesh_mesh::Mesh;
+use sensormesh_mesh::client::Channel;
+use sensormesh_proto::devices::v1 as devices;
+use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
+use sensormesh_proto::telemetry::v1::Verdict;
+use sensormesh_types::{Caller, Code, Principal, Result, Scope};
+
+use crate::catalog::{Sensor, Series};
+use crate::db;
+use crate::engine::State;
+use crate::tasks::told;
+use crate::validate::is_sensor_id;
+
+/// Sensors registered with one call.
+const AT_ONCE: usize = 1000;
+
+/// Somebody who sends readings.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The tenant of the readings.
+    pub tenant: Arc<str>,
+    /// How the sender is written down: `user:ada`.
+    pub actor: String,
+    scope: Scope,
+    /// The device it is, if it is one: it speaks for itself only.
+    device: Option<String>,
+}
+
+/// What is to be done with a sensor's readings.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Stored in this series.
+    Series(Arc<Series>, Arc<Sensor>),
+    /// Kept aside; `register` = the sensor may be registered as soon as `devices` can be asked.
+    Aside {
+        /// The sender may register sensors.
+        register: bool,
+    },
+    /// Refused, and why.
+    Refused(Verdict, String),
+}
+
+impl Sender {
+    /// The sender of a call.
+    pub fn of(caller: &Caller) -> Self {
+        let device = match &caller.principal {
+            Principal::Device { id } => Some(id.clone()),
+            _ => None,
+        };
+        Self { tenant: caller.tenant().into(), actor: caller.actor(), scope: caller.scope.clone(), device }
+    }
+
+    /// Whether the sender is a device that speaks for itself only.
+    pub fn is_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// Whether the sender may send a registered sensor's readings.
+    pub fn may_send(&self, sensor: &Sensor) -> bool {
+        match &self.device {
+            Some(device) => *device == sensor.device,
+            None => self.scope.admits(&self.tenant, &sensor.site),
+        }
+    }
+
+    /// Whether the sender may bring sensors into being: whoever sees the whole tenant and is no device.
+    fn may_register(&self) -> bool {
+        self.device.is_none() && self.scope.sites().is_empty()
+    }
+}
+
+/// The way to `devices`.
+#[derive(Clone)]
+pub struct Registry(DevicesServiceClient<Channel>);
+
+impl Registry {
+    /// The registry as this service reaches it, for itself.
+    pub fn new(mesh: &Mesh) -> Result<Self> {
+        mesh.client_as_service().map(Self)
+    }
+
+    async fn ensure(&self, tenant: &str, ids: &[&str]) -> Result<Vec<devices::Sensor>> {
+        let sensor = |id: &&str| devices::Sensor { sensor_id: (*id).to_owned(), ..devices::Sensor::default() };
+        let request = devices::EnsureSensorsRequest {
+            sensors: ids.iter().map(sensor).collect(),
+            devices: Vec::new(),
+            tenant: tenant.to_owned(),
+        };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(Duration::from_secs(5));
+        Ok(self.0.clone().ensure_sensors(request).await?.into_inner().sensors)
+    }
+}
+
+/// Says for every sensor what is to be done with its readings. Registers what is unknown where the sender may.
+pub async fn places<'a>(
+    state: &State,
+    registry: &Registry,
+    sender: &Sender,
+    ids: impl IntoIterator<Item = &'a str>,
+) -> Result<HashMap<&'a str, Place>> {
+    let mut places = HashMap::new();
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for id in ids {
+        if places.contains_key(id) {
+            continue;
+        }
+        let place = match state.catalog.find(&sender.tenant, id) {
+            Some(found) if found.registered().is_some_and(|sensor| !sender.may_send(sensor)) => not_permitted(),
+            Some(found) if found.registered().is_some() => {
+                known.push(id);
+                match found.sensor.zip(found.series) {
+                    Some((sensor, series)) => Place::Series(series, sensor),
+                    None => Place::Aside { register: false },
+                }
+            }
+            _ if !is_sensor_id(id) => Place::Refused(Verdict::Invalid, words_for_id(id)),
+            _ if sender.may_register() => {
+                unknown.push(id);
+                Place::Aside { register: true }
+            }
+            _ if sender.is_device() => Place::Aside { register: false },
+            _ => not_permitted(),
+        };
+        places.insert(id, place);
+    }
+    for some in unknown.chunks(AT_ONCE) {
+        match ensure(state, registry, &sender.tenant, some).await {
+            Ok(()) => known.extend(some),
+            Err(error) if matches!(error.code(), Code::Invalid | Code::Precondition | Code::Exhausted) => {
+                // one wrong id fails the call for all: ask for each alone
+                for id in some {
+                    match ensure(state, registry, &sender.tenant, &[*id]).await {
+                        Ok(()) => known.push(id),
+                        Err(error) if error.code() == Code::Invalid => {
+                            places.insert(id, Place::Refused(Verdict::Invalid, error.message().to_owned()));
+                        }
+                        Err(error) => tracing::warn!(?error, sensor_id = id, "a sensor could not be registered"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(?error, sensors = some.len(), "sensors could not be registered"),
+        }
+    }
+    known.retain(|id| !matches!(places.get(id), Some(Place::Series(..))));
+    let series = if known.is_empty() { Vec::new() } else { state.number(&sender.tenant, &known).await? };
+    for (id, series) in known.into_iter().zip(series) {
+        if let Some(sensor) = series.sensor() {
+            let place = if sender.may_send(&sensor) { Place::Series(series, sensor) } else { not_permitted() };
+            places.insert(id, place);
+        }
+    }
+    Ok(places)
+}
+
+/// Registers sensors with `devices` and takes over what it says of them.
+pub async fn ensure(state: &State, registry: &Registry, tenant: &str, ids: &[&str]) -> Result<()> {
+    let sensors = registry.ensure(tenant, ids).await?;
+    let mut tx = state.databases.main.tx(&Scope::system()).await?;
+    for sensor in &sensors {
+        db::sensor::insert_if_absent(&mut tx, &told(tenant, sensor)).await?;
+    }
+    let mut registered = Vec::with_capacity(sensors.len());
+    for sensor in &sensors {
+        registered.extend(db::sensor::find(&mut tx, tenant, &sensor.sensor_id).await?);
+    }
+    tx.commit().await?;
+    for told in registered {
+        state.catalog.put_sensor(tenant, &told.sensor_id, told.sensor);
+    }
+    Ok(())
+}
+
+fn not_permitted() -> Place {
+    Place::Refused(Verdict::NotPermitted, "the caller may not send this sensor's readings".to_owned())
+}
+
+fn words_for_id(id: &str) -> String {
+    if id.is_empty() {
+        "is required".to_owned()
+    } else {
+        "must be up to 128 letters, digits, `_`, `-`, `:` and `.`, the first a letter or a digit".to_owned()
+    }
+}

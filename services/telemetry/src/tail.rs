@@ -1,0 +1,205 @@
+//! A series' readings that are in the log but in no block yet, and its latest reading.
+
+use std::sync::Arc;
+
+use sensormesh_series::merge::Source;
+use sensormesh_series::{Column, Quality, Reading};
+
+/// A place in the log, with how much was logged up to it since ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The sequence number.
+    pub seq: u64,
+    /// Bytes of all batches up to and with this one.
+    pub bytes: u64,
+    /// Readings of all batches up to and with this one.
+    pub readings: u64,
+}
+
+/// Readings that are being made into blocks.
+#[derive(Clone, Debug)]
+pub struct Sealing {
+    /// The readings.
+    pub column: Arc<Column>,
+    /// The log up to here is in them.
+    pub upto: u64,
+    from: Mark,
+}
+
+/// The end of a series.
+#[derive(Clone, Debug, Default)]
+pub struct Tail {
+    /// The latest reading ever taken, sealed or not.
+    pub latest: Option<Reading>,
+    /// The first and the last time of what was sealed.
+    pub sealed_span: Option<(i64, i64)>,
+    /// The log up to here is sealed, as far as this series is in it.
+    pub sealed_seq: u64,
+    open: Column,
+    /// The place of the first reading in `open`.
+    from: Option<Mark>,
+    upto: u64,
+    sealing: Option<Sealing>,
+}
+
+impl Tail {
+    /// The tail of a series that was sealed before.
+    pub fn sealed(seq: u64, span: Option<(i64, i64)>, latest: Option<Reading>) -> Self {
+        Self { latest, sealed_span: span, sealed_seq: seq, upto: seq, ..Self::default() }
+    }
+
+    /// The time of the latest reading: what is newer is new for certain.
+    pub fn newest(&self) -> Option<i64> {
+        self.latest.map(|reading| reading.time)
+    }
+
+    /// Takes readings that have become durable. `times` need not be in order.
+    pub fn apply(&mut self, times: &[i64], values: &[f64], qualities: &[Quality], in_order: bool, mark: Mark) {
+        if times.is_empty() {
+            return;
+        }
+        self.from.get_or_insert(mark);
+        self.upto = self.upto.max(mark.seq);
+        let newer = in_order && times.first().copied() > self.newest() && times.first().copied() > self.open.end();
+        if newer && qualities.is_empty() {
+            self.open.append(times, values);
+        } else {
+            for (index, (time, value)) in times.iter().zip(values).enumerate() {
+                self.open.upsert(*time, *value, qualities.get(index).copied().unwrap_or_default());
+            }
+        }
+        for (index, time) in times.iter().enumerate().rev() {
+            if Some(*time) >= self.newest() {
+                let quality = qualities.get(index).copied().unwrap_or_default();
+                self.latest = Some(Reading { time: *time, value: values[index], quality });
+            }
+            if in_order {
+                break;
+            }
+        }
+    }
+
+    /// How many readings wait to be sealed.
+    pub fn open_len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The place in the log that must stay because of this series.
+    pub fn oldest(&self) -> Option<Mark> {
+        self.sealing.as_ref().map(|s| s.from).into_iter().chain(self.from).min_by_key(|mark| mark.seq)
+    }
+
+    /// The unsealed reading at this time.
+    pub fn find(&self, time: i64) -> Option<Reading> {
+        self.open.find(time).or_else(|| self.sealing.as_ref()?.column.find(time))
+    }
+
+    /// The unsealed readings from `start` up to but not including `end`, to be joined with blocks.
+    pub fn sources(&self, start: i64, end: i64) -> Vec<Source> {
+        let sealing = self.sealing.as_ref().map(|s| (s.upto, &*s.column));
+        let open = (self.upto, &self.open);
+        sealing
+            .into_iter()
+            .chain([open])
+            .map(|(upto, column)| Source { rank: upto as i64, column: column.slice(column.range(start, end)) })
+            .filter(|source| !source.column.is_empty())
+            .collect()
+    }
+
+    /// Sets the open readings apart to be sealed; `None` where there are none or some are being sealed already.
+    pub fn begin_sealing(&mut self) -> Option<Sealing> {
+        if self.sealing.is_some() {
+            return None;
+        }
+        let from = self.from.take()?;
+        let sealing = Sealing { column: Arc::new(std::mem::take(&mut self.open)), upto: self.upto, from };
+        self.sealing = Some(sealing.clone());
+        Some(sealing)
+    }
+
+    /// The readings set apart are in blocks.
+    pub fn finish_sealing(&mut self) {
+        if let Some(sealing) = self.sealing.take() {
+            self.sealed_seq = self.sealed_seq.max(sealing.upto);
+            self.sealed_span = self.span_with(&sealing.column);
+        }
+    }
+
+    /// The readings set apart could not be sealed: they are open again.
+    pub fn undo_sealing(&mut self) {
+        if let Some(sealing) = self.sealing.take() {
+            let newer = std::mem::replace(&mut self.open, Arc::unwrap_or_clone(sealing.column));
+            self.open.overlay(&newer);
+            self.from = Some(sealing.from);
+        }
+    }
+
+    /// The span of what will be sealed once this column is.
+    pub fn span_with(&self, column: &Column) -> Option<(i64, i64)> {
+        let span = column.start().zip(column.end());
+        match (self.sealed_span, span) {
+            (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+            (known, new) => known.or(new),
+        }
+    }
+
+    /// Whether a block may hold a reading at this time.
+    pub fn may_be_sealed(&self, time: i64) -> bool {
+        self.sealed_span.is_some_and(|(start, end)| start <= time && time <= end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sensormesh_series::merge;
+
+    fn mark(seq: u64) -> Mark {
+        Mark { seq, bytes: seq * 10, readings: seq }
+    }
+
+    fn read(tail: &Tail) -> Vec<(i64, f64)> {
+        merge::join(tail.sources(i64::MIN, i64::MAX)).iter().map(|r| (r.time, r.value)).collect()
+    }
+
+    #[test]
+    fn the_latest_reading_is_the_one_with_the_latest_time() {
+        let mut tail = Tail::default();
+        tail.apply(&[10, 20], &[1.0, 2.0], &[], true, mark(1));
+        tail.apply(&[5], &[0.5], &[], true, mark(2));
+        assert_eq!(tail.latest.map(|r| (r.time, r.value)), Some((20, 2.0)));
+        tail.apply(&[20], &[9.0], &[], true, mark(3));
+        assert_eq!(tail.latest.map(|r| (r.time, r.value)), Some((20, 9.0)));
+        assert_eq!(read(&tail), [(5, 0.5), (10, 1.0), (20, 9.0)]);
+        tail.apply(&[40, 30], &[4.0, 3.0], &[], false, mark(4));
+        assert_eq!(tail.newest(), Some(40));
+        assert_eq!(tail.oldest(), Some(mark(1)));
+    }
+
+    #[test]
+    fn what_arrives_while_sealing_is_kept_apart() {
+        let mut tail = Tail::default();
+        tail.apply(&[10, 20], &[1.0, 2.0], &[], true, mark(1));
+        let sealing = tail.begin_sealing().expect("something to seal");
+        assert_eq!((sealing.upto, sealing.column.len()), (1, 2));
+        assert!(tail.begin_sealing().is_none());
+        tail.apply(&[20, 30], &[2.5, 3.0], &[], true, mark(2));
+        assert_eq!(read(&tail), [(10, 1.0), (20, 2.5), (30, 3.0)]);
+        assert_eq!(tail.find(10).map(|r| r.value), Some(1.0));
+        tail.finish_sealing();
+        assert_eq!(read(&tail), [(20, 2.5), (30, 3.0)]);
+        assert_eq!((tail.sealed_seq, tail.oldest()), (1, Some(mark(2))));
+        assert!(tail.may_be_sealed(15) && !tail.may_be_sealed(21));
+    }
+
+    #[test]
+    fn sealing_that_failed_is_undone() {
+        let mut tail = Tail::default();
+        tail.apply(&[10, 20], &[1.0, 2.0], &[], true, mark(1));
+        tail.begin_sealing().expect("something to seal");
+        tail.apply(&[20], &[2.5], &[], true, mark(2));
+        tail.undo_sealing();
+        assert_eq!(read(&tail), [(10, 1.0), (20, 2.5)]);
+        assert_eq!((tail.oldest(), tail.sealed_span), (Some(mark(1)), None));
+    }
+}

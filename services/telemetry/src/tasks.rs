@@ -1,0 +1,196 @@
+//! Loops: follow `devices`, seal, cut the log, let go of what was kept aside.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use prost::Message as _;
+use sensormesh_mesh::client::Channel;
+use sensormesh_mesh::{Mesh, Shutdown};
+use sensormesh_proto::devices::v1 as devices;
+use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
+use sensormesh_proto::devices::v1::watch_devices_response::Event;
+use sensormesh_store::{Incoming, Projection, Tx};
+use sensormesh_types::{Error, Result, Scope};
+use tokio::time::{Instant, timeout};
+
+use crate::batch::{self, Channel as Values, Group};
+use crate::catalog::Sensor;
+use crate::db;
+use crate::db::sensor::Told;
+use crate::engine::{Engine, State};
+use crate::seal;
+use crate::sender::{self, Registry};
+use crate::validate;
+use crate::writer::Request;
+
+/// How often the tails are looked at although nobody called.
+const SEAL_EVERY: Duration = Duration::from_secs(5);
+/// How often the log is cut.
+const CUT_EVERY: Duration = Duration::from_secs(10);
+/// How often what is past its time is removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+/// How often registering is tried again for what is kept aside.
+const RELEASE_EVERY: Duration = Duration::from_secs(10);
+/// Readings let go at once.
+const RELEASE: u32 = 1000;
+
+/// A sensor as `devices` tells it.
+pub fn told(tenant: &str, sensor: &devices::Sensor) -> Told {
+    Told {
+        tenant: tenant.to_owned(),
+        sensor_id: sensor.sensor_id.clone(),
+        sensor: Sensor {
+            device: sensor.device_id.clone(),
+            site: sensor.site_id.clone(),
+            unit: sensor.unit.clone(),
+            min: sensor.range_min,
+            max: sensor.range_max,
+            labels: sensor.labels.clone().into_iter().collect(),
+            deleted: false,
+        },
+    }
+}
+
+/// The sensors of `devices`, followed.
+#[derive(Clone)]
+pub struct Sensors {
+    state: Arc<State>,
+    client: DevicesServiceClient<Channel>,
+}
+
+impl Sensors {
+    /// The projection of an engine.
+    pub fn new(engine: &Engine, mesh: &Mesh) -> Result<Self> {
+        Ok(Self { state: Arc::clone(engine.state()), client: mesh.client_as_service()? })
+    }
+}
+
+impl Projection for Sensors {
+    type Message = devices::WatchDevicesResponse;
+
+    async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<Self::Message>>>> {
+        let request = devices::WatchDevicesRequest { cursor: cursor.unwrap_or_default() };
+        let stream = self.client.clone().watch_devices(request).await?.into_inner();
+        let incoming = |message: devices::WatchDevicesResponse| {
+            let bookmark = matches!(message.event, Some(Event::Bookmark(_)) | None);
+            let (cursor, size) = (message.cursor.clone(), message.encoded_len());
+            Incoming { cursor, payload: (!bookmark).then_some(message), size }
+        };
+        Ok(stream.map(move |message| message.map(incoming).map_err(Error::from)).boxed())
+    }
+
+    async fn apply(&self, tx: &mut Tx, reset: bool, messages: &[Self::Message]) -> Result<()> {
+        if reset {
+            db::sensor::forget_all(tx).await?;
+        }
+        for message in messages {
+            match &message.event {
+                Some(Event::Sensor(sensor)) => db::sensor::upsert(tx, &told(&message.tenant, sensor)).await?,
+                Some(Event::DeletedSensorId(id)) => db::sensor::delete(tx, &message.tenant, id).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn applied(&self, reset: bool, messages: &[Self::Message]) {
+        let catalog = &self.state.catalog;
+        let mut present = HashSet::new();
+        for message in messages {
+            match &message.event {
+                Some(Event::Sensor(sensor)) => {
+                    present.insert((message.tenant.as_str(), sensor.sensor_id.as_str()));
+                    catalog.put_sensor(&message.tenant, &sensor.sensor_id, told(&message.tenant, sensor).sensor);
+                }
+                Some(Event::DeletedSensorId(id)) => catalog.delete_sensor(&message.tenant, id),
+                _ => {}
+            }
+        }
+        if reset {
+            catalog.delete_all_but(&present);
+        }
+        self.state.releasing.notify_one();
+    }
+
+    fn letter(&self, message: &Self::Message) -> Vec<u8> {
+        message.encode_to_vec()
+    }
+}
+
+/// Seals what is due, whenever there is something and every few seconds.
+pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
+    while !shutdown.is_requested() {
+        seal::seal_due(&state).await?;
+        shutdown.cut(timeout(SEAL_EVERY, state.sealing.notified())).await;
+    }
+    Ok(())
+}
+
+/// Cuts the log and removes what is past its time.
+pub async fn upkeep(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
+    let mut expired: Option<Instant> = None;
+    while shutdown.cut(tokio::time::sleep(CUT_EVERY)).await.is_some() {
+        seal::cut_log(&state).await?;
+        if expired.is_none_or(|at| at.elapsed() > EXPIRE_EVERY) {
+            expired = Some(Instant::now());
+            seal::expire(&state).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets readings go that were kept aside, as soon as their sensors are known. Registers those that a sender could have
+/// registered had `devices` been there.
+pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> Result<()> {
+    while !shutdown.is_requested() {
+        let waiting = {
+            let mut read = engine.databases.log.read(&Scope::system()).await?;
+            db::quarantine::waiting(&mut read).await?
+        };
+        for (tenant, sensor_id, register) in &waiting {
+            let known = || engine.catalog.find(tenant, sensor_id).is_some_and(|known| known.registered().is_some());
+            if !known()
+                && *register
+                && let Err(error) = sender::ensure(&engine, &registry, tenant, &[sensor_id]).await
+            {
+                tracing::debug!(?error, sensor_id, "a sensor still cannot be registered");
+            }
+            if known() {
+                release_sensor(&engine, tenant, sensor_id).await?;
+            }
+        }
+        // one that nobody may register is only looked at when a sensor becomes known
+        let retry = waiting.iter().any(|(_, _, register)| *register);
+        let pause = if retry { RELEASE_EVERY } else { Duration::from_secs(3600) };
+        shutdown.cut(timeout(pause, engine.releasing.notified())).await;
+    }
+    Ok(())
+}
+
+/// Stores a sensor's readings that were kept aside. A crash in between leaves duplicates, which are recognised.
+async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Result<()> {
+    let series = engine.number(tenant, &[sensor_id]).await?;
+    let Some((series, sensor)) = series.first().and_then(|series| Some((series, series.sensor()?))) else {
+        return Ok(());
+    };
+    loop {
+        let mut read = engine.databases.log.read(&Scope::system()).await?;
+        let kept = db::quarantine::take(&mut read, tenant, sensor_id, RELEASE).await?;
+        drop(read);
+        let Some(last) = kept.last().map(|kept| kept.time) else { return Ok(()) };
+        let values: Vec<f64> = kept.iter().map(|kept| kept.value).collect();
+        let qualities = kept.iter().map(|kept| validate::quality(&sensor, kept.value, kept.quality)).collect();
+        let channel = Values { series: Arc::clone(series), values, qualities };
+        let groups = vec![Group::new(kept.iter().map(|kept| kept.time).collect(), vec![channel])];
+        let body = batch::encode(&groups).into();
+        let (request, outcome) = Request::new(Arc::clone(&series.tenant), groups, body, false);
+        engine.submit(request, outcome).await?;
+        let mut tx = engine.databases.log.tx(&Scope::system()).await?;
+        db::quarantine::remove(&mut tx, tenant, sensor_id, last).await?;
+        tx.commit().await?;
+        tracing::info!(sensor_id, readings = kept.len(), "readings that were kept aside are stored");
+    }
+}

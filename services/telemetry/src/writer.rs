@@ -1,0 +1,265 @@
+//! The one writer of the log: everything that queued while the last commit was synced goes into the next one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost::bytes::Bytes;
+use sensormesh_observability::metrics;
+use sensormesh_proto::telemetry::v1::Verdict;
+use sensormesh_types::{Error, Result, Scope};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::batch::{self, Group};
+use crate::db;
+use crate::db::log::{Batch, Door};
+use crate::db::quarantine::Kept;
+use crate::dedup::{Found, Judge};
+use crate::engine::State;
+use crate::hub::Entry;
+use crate::ownership;
+
+/// Requests in one commit, however small they are.
+const MOST_REQUESTS: usize = 1024;
+
+/// Makes the first answer to a batch out of what became of it and its place in the log.
+pub type Answer = Box<dyn FnOnce(&Outcome) -> Vec<u8> + Send>;
+
+/// A batch id, the door it came by, and how its answer is made.
+pub struct FirstAnswer {
+    /// The sender's id of the batch.
+    pub batch_id: String,
+    /// The door it came by.
+    pub door: Door,
+    /// Makes the answer.
+    pub answer: Answer,
+}
+
+/// Readings that passed validation and are to become durable.
+pub struct Request {
+    /// The tenant they belong to.
+    pub tenant: Arc<str>,
+    /// The readings.
+    pub groups: Vec<Group>,
+    /// The same, encoded; taken as it is where every reading is new.
+    pub body: Bytes,
+    /// They were sent as backfill.
+    pub backfill: bool,
+    /// Readings of unknown sensors, to be kept aside.
+    pub kept: Vec<Kept>,
+    /// The batch's id, where it has one.
+    pub first_answer: Option<FirstAnswer>,
+    reply: oneshot::Sender<Result<Outcome>>,
+}
+
+impl Request {
+    /// A request, and where its outcome will be told.
+    pub fn new(
+        tenant: Arc<str>,
+        groups: Vec<Group>,
+        body: Bytes,
+        backfill: bool,
+    ) -> (Self, oneshot::Receiver<Result<Outcome>>) {
+        let (reply, outcome) = oneshot::channel();
+        (Self { tenant, groups, body, backfill, kept: Vec::new(), first_answer: None, reply }, outcome)
+    }
+
+    fn size(&self) -> usize {
+        self.body.len() + self.kept.len() * 64
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Everything up to this place can be read, what was stored here included.
+    pub seq: u64,
+    /// How many readings were stored, revisions included.
+    pub accepted: usize,
+    /// Readings that were there already, or had another value.
+    pub found: Vec<Found>,
+    /// The answer that the same batch got the first time: nothing else was done.
+    pub repeated: Option<Vec<u8>>,
+}
+
+impl Outcome {
+    /// How many readings had been stored before.
+    pub fn duplicates(&self) -> usize {
+        self.found.iter().filter(|found| found.verdict == Verdict::Duplicate).count()
+    }
+}
+
+/// The writer.
+pub struct Writer {
+    state: Arc<State>,
+    requests: mpsc::Receiver<Request>,
+    /// A commit failed: whether it took effect is only known by looking.
+    in_doubt: bool,
+}
+
+impl Writer {
+    /// The writer of these requests.
+    pub fn new(state: Arc<State>, requests: mpsc::Receiver<Request>) -> Self {
+        Self { state, requests, in_doubt: false }
+    }
+
+    /// Writes until nobody can ask any more.
+    pub async fn run(mut self) {
+        while let Some(first) = self.requests.recv().await {
+            let mut size = first.size();
+            let mut batch = vec![first];
+            while size < self.state.config.commit_bytes as usize && batch.len() < MOST_REQUESTS {
+                let Ok(request) = self.requests.try_recv() else { break };
+                size += request.size();
+                batch.push(request);
+            }
+            self.state.room_for_more().await;
+            self.commit(batch).await;
+        }
+    }
+
+    async fn commit(&mut self, requests: Vec<Request>) {
+        let began = Instant::now();
+        let mut repliers = Vec::with_capacity(requests.len());
+        let mut work = Vec::with_capacity(requests.len());
+        for request in requests {
+            let Request { tenant, groups, body, backfill, kept, first_answer, reply } = request;
+            repliers.push(reply);
+            work.push(Work { tenant, groups, body, backfill, kept, first_answer });
+        }
+        match self.write(work).await {
+            Ok(outcomes) => {
+                metrics::ingest().commit.record(began.elapsed());
+                metrics::ingest().batches.add(repliers.len() as u64);
+                for (reply, outcome) in repliers.into_iter().zip(outcomes) {
+                    let _ = reply.send(Ok(outcome)); // the caller may have gone; what is stored stays
+                }
+            }
+            Err(error) => {
+                self.in_doubt = true;
+                tracing::warn!(?error, "readings could not be committed");
+                for reply in repliers {
+                    let _ = reply.send(Err(again(&error)));
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self, work: Vec<Work>) -> Result<Vec<Outcome>> {
+        let state = Arc::clone(&self.state);
+        state.ownership.check()?;
+        if self.in_doubt {
+            state.catch_up().await?;
+            self.in_doubt = false;
+        }
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(work.len());
+        let mut first: HashMap<(Arc<str>, String, Door), usize> = HashMap::new();
+        let mut repeats: Vec<(usize, usize)> = Vec::new();
+        let mut judge = Judge::new(&state);
+        let mut ready = Vec::new();
+        for (place, mut work) in work.into_iter().enumerate() {
+            let mut outcome = Outcome::default();
+            if let Some(id) = &work.first_answer {
+                let key = (Arc::clone(&work.tenant), id.batch_id.clone(), id.door);
+                if let Some(answer) = state.first_answer(&work.tenant, &id.batch_id, id.door).await? {
+                    outcome.repeated = Some(answer);
+                } else if let Some(same) = first.get(&key) {
+                    repeats.push((place, *same));
+                } else {
+                    first.insert(key, place);
+                }
+            }
+            if outcome.repeated.is_none() && !repeats.iter().any(|(repeat, _)| *repeat == place) {
+                let total = batch::count(&work.groups);
+                outcome.found = judge.judge(&mut work.groups).await?;
+                if outcome.duplicates() > 0 {
+                    work.body = batch::encode(&work.groups).into();
+                }
+                outcome.accepted = total - outcome.duplicates();
+                ready.push((place, work));
+            }
+            outcomes.push(outcome);
+        }
+        drop(judge);
+        self.store(ready, &mut outcomes).await?;
+        for (repeat, same) in repeats {
+            outcomes[repeat] = outcomes[same].clone();
+        }
+        Ok(outcomes)
+    }
+
+    async fn store(&mut self, ready: Vec<(usize, Work)>, outcomes: &mut [Outcome]) -> Result<()> {
+        let state = &self.state;
+        let now = state.clock.now_micros();
+        let logged = |work: &Work| !work.groups.is_empty();
+        let (mut batches, mut bytes, mut readings) = (0, 0, 0);
+        for (_, work) in ready.iter().filter(|(_, work)| logged(work)) {
+            batches += 1;
+            bytes += work.body.len() as u64;
+            readings += batch::count(&work.groups) as u64;
+        }
+        let head = state.hub.head();
+        if batches == 0 && ready.iter().all(|(_, work)| work.kept.is_empty() && work.first_answer.is_none()) {
+            ready.iter().for_each(|(place, _)| outcomes[*place].seq = head);
+            return Ok(());
+        }
+        let mut tx = state.databases.log.tx(&Scope::system()).await?;
+        let mut mark = if batches > 0 {
+            let epoch = state.ownership.epoch();
+            db::log::advance(&mut tx, epoch, batches, bytes, readings).await?.ok_or_else(ownership::elsewhere)?
+        } else {
+            state.mark()
+        };
+        let (mut rows, mut entries) = (Vec::new(), Vec::new());
+        for (place, work) in ready {
+            if logged(&work) {
+                mark.seq += 1;
+                mark.bytes += work.body.len() as u64;
+                mark.readings += batch::count(&work.groups) as u64;
+            }
+            outcomes[place].seq = mark.seq.max(head);
+            let Work { tenant, groups, body, backfill, kept, first_answer } = work;
+            for kept in &kept {
+                db::quarantine::insert(&mut tx, kept).await?;
+            }
+            if let Some(first) = first_answer {
+                let answer = (first.answer)(&outcomes[place]);
+                db::log::insert_answer(&mut tx, &tenant, &first.batch_id, first.door, &answer).await?;
+            }
+            if !groups.is_empty() {
+                rows.push(Batch {
+                    tenant: tenant.to_string(),
+                    mark,
+                    time: now,
+                    backfill,
+                    checksum: sensormesh_series::checksum(&body),
+                    body: body.clone(),
+                });
+                entries.push((mark, Arc::new(Entry::new(mark.seq, tenant, backfill, groups, body))));
+            }
+        }
+        db::log::insert(&mut tx, &rows).await?;
+        tx.commit().await?;
+        state.apply(entries, mark);
+        Ok(())
+    }
+}
+
+/// A request without its reply.
+struct Work {
+    tenant: Arc<str>,
+    groups: Vec<Group>,
+    body: Bytes,
+    backfill: bool,
+    kept: Vec<Kept>,
+    first_answer: Option<FirstAnswer>,
+}
+
+/// The same failure for another caller.
+fn again(error: &Error) -> Error {
+    let copy = Error::new(error.code(), error.reason().to_owned(), error.message());
+    match error.retry_after() {
+        Some(wait) => copy.after(wait),
+        None => copy,
+    }
+}
