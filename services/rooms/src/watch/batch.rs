@@ -1,0 +1,209 @@
+//! Readings as telemetry streams them, unpacked once for all viewers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sensormesh_proto::telemetry::v1::{Group, Quality, WatchReadingsResponse, channel};
+use sensormesh_series::wire;
+use sensormesh_types::{DEFAULT_TENANT, Error, Result, time};
+
+use crate::metrics::Reading;
+
+/// A reading and its sensor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The sensor.
+    pub sensor: Arc<str>,
+    /// The reading.
+    pub reading: Reading,
+}
+
+/// Readings of one tenant in the order of telemetry's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// The readings; of recorded data only the latest of each sensor.
+    pub samples: Vec<Sample>,
+    /// They are recorded data.
+    pub backfill: bool,
+}
+
+/// One message of telemetry's stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Incoming {
+    /// Resume after it; empty within a snapshot.
+    pub cursor: String,
+    /// Its readings, if it has any.
+    pub batch: Option<Batch>,
+    /// It is also a bookmark: whether everything there is has been sent.
+    pub live: Option<bool>,
+    /// What follows replaces all earlier state.
+    pub reset: bool,
+}
+
+/// Unpacks the messages of one stream, which names its series numbers as it goes.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    names: HashMap<u32, Arc<str>>,
+    tenant: Option<Arc<str>>,
+}
+
+impl Decoder {
+    /// Unpacks one message.
+    pub fn decode(&mut self, message: WatchReadingsResponse) -> Result<Incoming> {
+        let WatchReadingsResponse { cursor, readings, names, groups, bookmark, backfill, tenant, .. } = message;
+        for name in names {
+            self.names.insert(name.series, name.sensor_id.into());
+        }
+        let mut samples = Vec::new();
+        for reading in readings {
+            let (Some(time), Some(value)) = (reading.time.as_ref().and_then(time::to_nanos), reading.value) else {
+                continue;
+            };
+            let sensor = reading.sensor_id.into();
+            keep(&mut samples, sensor, time, value, reading.quality);
+        }
+        for group in &groups {
+            self.unpack(group, &mut samples)?;
+        }
+        if backfill {
+            samples = latest_of_each(samples);
+        }
+        let batch = if samples.is_empty() {
+            None
+        } else {
+            Some(Batch { tenant: self.tenant(tenant), samples, backfill })
+        };
+        let reset = bookmark.as_ref().is_some_and(|bookmark| bookmark.reset);
+        Ok(Incoming { cursor, batch, live: bookmark.map(|bookmark| bookmark.live), reset })
+    }
+
+    fn tenant(&mut self, name: String) -> Arc<str> {
+        let name = if name.is_empty() { DEFAULT_TENANT.to_owned() } else { name };
+        match &self.tenant {
+            Some(tenant) if **tenant == *name => Arc::clone(tenant),
+            _ => Arc::clone(self.tenant.insert(name.into())),
+        }
+    }
+
+    fn unpack(&self, group: &Group, samples: &mut Vec<Sample>) -> Result<()> {
+        let times = wire::times(group.start_ns, group.tick_ns, &group.steps)?;
+        for channel in &group.channels {
+            let sensor = self.names.get(&channel.series).ok_or_else(|| {
+                Error::internal(format!("telemetry sent series {} without its name", channel.series))
+            })?;
+            let unpacked;
+            let values = match &channel.values {
+                Some(channel::Values::Doubles(doubles)) => doubles.values.as_slice(),
+                Some(channel::Values::Scaled(scaled)) => {
+                    unpacked = wire::values(scaled.decimals, &scaled.deltas)?;
+                    unpacked.as_slice()
+                }
+                None => &[],
+            };
+            if values.len() != times.len() {
+                return Err(Error::internal("telemetry sent a channel that is not as long as its group"));
+            }
+            let mut exceptions = channel.exceptions.iter().peekable();
+            for (index, (time, value)) in times.iter().zip(values).enumerate() {
+                let exception = exceptions.next_if(|exception| exception.index as usize == index);
+                let quality = exception.map_or(0, |exception| exception.quality);
+                keep(samples, Arc::clone(sensor), *time, *value, quality);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn keep(samples: &mut Vec<Sample>, sensor: Arc<str>, time: i64, value: f64, quality: i32) {
+    if value.is_finite() && quality != Quality::Missing as i32 {
+        let out_of_range = quality == Quality::OutOfRange as i32;
+        samples.push(Sample { sensor, reading: Reading { time, value, out_of_range } });
+    }
+}
+
+/// The newest sample of each sensor, in the order of their first ones.
+fn latest_of_each(samples: Vec<Sample>) -> Vec<Sample> {
+    let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut latest: Vec<Sample> = Vec::new();
+    for sample in samples {
+        match places.get(&sample.sensor) {
+            Some(place) if sample.reading.time >= latest[*place].reading.time => latest[*place] = sample,
+            Some(_) => {}
+            None => {
+                places.insert(Arc::clone(&sample.sensor), latest.len());
+                latest.push(sample);
+            }
+        }
+    }
+    latest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sensormesh_proto::telemetry::v1::{Channel, Doubles, QualityException, Reading as Row, Scaled, SeriesName};
+
+    fn group(start: i64, series: u32, values: channel::Values, steps: Vec<i64>) -> Group {
+        let exceptions = vec![QualityException { index: 1, quality: Quality::OutOfRange as i32 }];
+        let channels = vec![Channel { series, values: Some(values), exceptions }];
+        Group { start_ns: start, tick_ns: 1, steps, channels }
+    }
+
+    #[test]
+    fn columns_and_rows_say_the_same() {
+        let mut decoder = Decoder::default();
+        let name = |series, id: &str| SeriesName { series, sensor_id: id.into(), unit: String::new() };
+        let columns = WatchReadingsResponse {
+            tenant: "acme".into(),
+            names: vec![name(7, "lab.t")],
+            groups: vec![group(10, 7, channel::Values::Scaled(Scaled { decimals: 1, deltas: vec![215, 1] }), vec![5])],
+            ..Default::default()
+        };
+        let row = |time, value, quality: Quality| Row {
+            sensor_id: "lab.t".into(),
+            time: Some(time::from_nanos(time)),
+            value: Some(value),
+            quality: quality as i32,
+            time_of_receipt: false,
+        };
+        let rows = WatchReadingsResponse {
+            tenant: "acme".into(),
+            readings: vec![row(10, 21.5, Quality::Unspecified), row(15, 21.6, Quality::OutOfRange)],
+            ..Default::default()
+        };
+        let columns = decoder.decode(columns).expect("columns");
+        assert_eq!(columns, decoder.decode(rows).expect("rows"));
+        let batch = columns.batch.expect("readings");
+        assert_eq!(batch.samples[1].reading, Reading { time: 15, value: 21.6, out_of_range: true });
+        assert_eq!(&*batch.tenant, "acme");
+    }
+
+    #[test]
+    fn a_name_holds_for_the_rest_of_the_stream_and_an_unknown_number_is_an_error() {
+        let mut decoder = Decoder::default();
+        let doubles = || channel::Values::Doubles(Doubles { values: vec![1.0, 2.0] });
+        let message = |series| WatchReadingsResponse {
+            groups: vec![group(0, series, doubles(), vec![1])],
+            ..Default::default()
+        };
+        assert!(decoder.decode(message(3)).is_err());
+        decoder.names.insert(3, "lab.t".into());
+        assert_eq!(decoder.decode(message(3)).expect("named").batch.expect("batch").samples.len(), 2);
+    }
+
+    #[test]
+    fn of_recorded_data_only_the_latest_is_kept() {
+        let mut decoder = Decoder { names: HashMap::from([(1, "a.t".into())]), tenant: None };
+        let doubles = channel::Values::Doubles(Doubles { values: vec![1.0, 2.0, 3.0] });
+        let message = WatchReadingsResponse {
+            groups: vec![group(100, 1, doubles, vec![50, -20])],
+            backfill: true,
+            ..Default::default()
+        };
+        let batch = decoder.decode(message).expect("decoded").batch.expect("batch");
+        assert_eq!(batch.samples.len(), 1);
+        assert_eq!(batch.samples[0].reading, Reading { time: 150, value: 2.0, out_of_range: true });
+    }
+}
