@@ -6,8 +6,6 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { HttpBody } from "../../../google/api/httpbody_pb.js";
-import { file_google_api_httpbody } from "../../../google/api/httpbody_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Breaker, GetStatusResponse } from "../../mesh/v1/mesh_pb.js";
@@ -18,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sensormesh/edge/v1/edge.proto.
  */
 export const file_sensormesh_edge_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zZW5zb3JtZXNoL2VkZ2UvdjEvZWRnZS5wcm90bxISc2Vuc29ybWVzaC5lZGdlLnYxIhIKEEdldEhlYWx0aFJlcXVlc3Qi6gMKEUdldEhlYWx0aFJlc3BvbnNlEg8KB2dhdGV3YXkYASABKAkSJgoOb3ZlcmFsbF9zdGF0dXMYAiABKAlSDm92ZXJhbGxfc3RhdHVzEkUKCHNlcnZpY2VzGAMgAygLMjMuc2Vuc29ybWVzaC5lZGdlLnYxLkdldEhlYWx0aFJlc3BvbnNlLlNlcnZpY2VzRW50cnkSZgoQY2lyY3VpdF9icmVha2VycxgEIAMoCzI6LnNlbnNvcm1lc2guZWRnZS52MS5HZXRIZWFsdGhSZXNwb25zZS5DaXJjdWl0QnJlYWtlcnNFbnRyeVIQY2lyY3VpdF9icmVha2VycxItCgl0aW1lc3RhbXAYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3ZlcnNpb24YBiABKAkaUgoNU2VydmljZXNFbnRyeRILCgNrZXkYASABKAkSMAoFdmFsdWUYAiABKAsyIS5zZW5zb3JtZXNoLmVkZ2UudjEuU2VydmljZUhlYWx0aDoCOAEaWQoUQ2lyY3VpdEJyZWFrZXJzRW50cnkSCwoDa2V5GAEgASgJEjAKBXZhbHVlGAIgASgLMiEuc2Vuc29ybWVzaC5lZGdlLnYxLkJyZWFrZXJIZWFsdGg6AjgBIj8KDVNlcnZpY2VIZWFsdGgSDgoGc3RhdHVzGAEgASgJEhMKBmRldGFpbBgCIAEoCUgAiAEBQgkKB19kZXRhaWwidgoNQnJlYWtlckhlYWx0aBIMCgRvcGVuGAEgASgIEhAKCGZhaWx1cmVzGAIgASgNEg0KBXN0YXRlGAMgASgJEjYKCHJldHJ5X2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIIcmV0cnlfYXQiEQoPR2V0UmVhZHlSZXF1ZXN0IiIKEEdldFJlYWR5UmVzcG9uc2USDgoGc3RhdHVzGAEgASgJIhMKEUdldE1ldHJpY3NSZXF1ZXN0IjgKEkdldE1ldHJpY3NSZXNwb25zZRIiCgRib2R5GAEgASgLMhQuZ29vZ2xlLmFwaS5IdHRwQm9keSIVChNMaXN0U2VydmljZXNSZXF1ZXN0IksKFExpc3RTZXJ2aWNlc1Jlc3BvbnNlEjMKCHNlcnZpY2VzGAEgAygLMiEuc2Vuc29ybWVzaC5lZGdlLnYxLlNlcnZpY2VTdGF0dXMilQEKDVNlcnZpY2VTdGF0dXMSDwoHc2VydmljZRgBIAEoCRIOCgZzdGF0dXMYAiABKAkSNQoGcmVwb3J0GAMgASgLMiUuc2Vuc29ybWVzaC5tZXNoLnYxLkdldFN0YXR1c1Jlc3BvbnNlEiwKB2JyZWFrZXIYBCABKAsyGy5zZW5zb3JtZXNoLm1lc2gudjEuQnJlYWtlciItChpSZXNldFNlcnZpY2VCcmVha2VyUmVxdWVzdBIPCgdzZXJ2aWNlGAEgASgJImIKG1Jlc2V0U2VydmljZUJyZWFrZXJSZXNwb25zZRIPCgdzZXJ2aWNlGAEgASgJEjIKB2JyZWFrZXIYAiABKAsyIS5zZW5zb3JtZXNoLmVkZ2UudjEuQnJlYWtlckhlYWx0aCIVChNDcmVhdGVUaWNrZXRSZXF1ZXN0IlcKFENyZWF0ZVRpY2tldFJlc3BvbnNlEg4KBnRpY2tldBgBIAEoCRIvCgtleHBpcmVfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiEwoRR2V0T3BlbkFwaVJlcXVlc3QiOAoSR2V0T3BlbkFwaVJlc3BvbnNlEiIKBGJvZHkYASABKAsyFC5nb29nbGUuYXBpLkh0dHBCb2R5IhUKE0dldENvbnRyYWN0c1JlcXVlc3QiOgoUR2V0Q29udHJhY3RzUmVzcG9uc2USIgoEYm9keRgBIAEoCzIULmdvb2dsZS5hcGkuSHR0cEJvZHkyvAYKC0VkZ2VTZXJ2aWNlEl0KCUdldEhlYWx0aBIkLnNlbnNvcm1lc2guZWRnZS52MS5HZXRIZWFsdGhSZXF1ZXN0GiUuc2Vuc29ybWVzaC5lZGdlLnYxLkdldEhlYWx0aFJlc3BvbnNlIgOQAgESWgoIR2V0UmVhZHkSIy5zZW5zb3JtZXNoLmVkZ2UudjEuR2V0UmVhZHlSZXF1ZXN0GiQuc2Vuc29ybWVzaC5lZGdlLnYxLkdldFJlYWR5UmVzcG9uc2UiA5ACARJgCgpHZXRNZXRyaWNzEiUuc2Vuc29ybWVzaC5lZGdlLnYxLkdldE1ldHJpY3NSZXF1ZXN0GiYuc2Vuc29ybWVzaC5lZGdlLnYxLkdldE1ldHJpY3NSZXNwb25zZSIDkAIBEmYKDExpc3RTZXJ2aWNlcxInLnNlbnNvcm1lc2guZWRnZS52MS5MaXN0U2VydmljZXNSZXF1ZXN0Giguc2Vuc29ybWVzaC5lZGdlLnYxLkxpc3RTZXJ2aWNlc1Jlc3BvbnNlIgOQAgESewoTUmVzZXRTZXJ2aWNlQnJlYWtlchIuLnNlbnNvcm1lc2guZWRnZS52MS5SZXNldFNlcnZpY2VCcmVha2VyUmVxdWVzdBovLnNlbnNvcm1lc2guZWRnZS52MS5SZXNldFNlcnZpY2VCcmVha2VyUmVzcG9uc2UiA5ACAhJhCgxDcmVhdGVUaWNrZXQSJy5zZW5zb3JtZXNoLmVkZ2UudjEuQ3JlYXRlVGlja2V0UmVxdWVzdBooLnNlbnNvcm1lc2guZWRnZS52MS5DcmVhdGVUaWNrZXRSZXNwb25zZRJgCgpHZXRPcGVuQXBpEiUuc2Vuc29ybWVzaC5lZGdlLnYxLkdldE9wZW5BcGlSZXF1ZXN0GiYuc2Vuc29ybWVzaC5lZGdlLnYxLkdldE9wZW5BcGlSZXNwb25zZSIDkAIBEmYKDEdldENvbnRyYWN0cxInLnNlbnNvcm1lc2guZWRnZS52MS5HZXRDb250cmFjdHNSZXF1ZXN0Giguc2Vuc29ybWVzaC5lZGdlLnYxLkdldENvbnRyYWN0c1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_google_api_httpbody, file_google_protobuf_timestamp, file_sensormesh_mesh_v1_mesh]);
+  fileDesc("Ch1zZW5zb3JtZXNoL2VkZ2UvdjEvZWRnZS5wcm90bxISc2Vuc29ybWVzaC5lZGdlLnYxIhIKEEdldEhlYWx0aFJlcXVlc3Qi6gMKEUdldEhlYWx0aFJlc3BvbnNlEg8KB2dhdGV3YXkYASABKAkSJgoOb3ZlcmFsbF9zdGF0dXMYAiABKAlSDm92ZXJhbGxfc3RhdHVzEkUKCHNlcnZpY2VzGAMgAygLMjMuc2Vuc29ybWVzaC5lZGdlLnYxLkdldEhlYWx0aFJlc3BvbnNlLlNlcnZpY2VzRW50cnkSZgoQY2lyY3VpdF9icmVha2VycxgEIAMoCzI6LnNlbnNvcm1lc2guZWRnZS52MS5HZXRIZWFsdGhSZXNwb25zZS5DaXJjdWl0QnJlYWtlcnNFbnRyeVIQY2lyY3VpdF9icmVha2VycxItCgl0aW1lc3RhbXAYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3ZlcnNpb24YBiABKAkaUgoNU2VydmljZXNFbnRyeRILCgNrZXkYASABKAkSMAoFdmFsdWUYAiABKAsyIS5zZW5zb3JtZXNoLmVkZ2UudjEuU2VydmljZUhlYWx0aDoCOAEaWQoUQ2lyY3VpdEJyZWFrZXJzRW50cnkSCwoDa2V5GAEgASgJEjAKBXZhbHVlGAIgASgLMiEuc2Vuc29ybWVzaC5lZGdlLnYxLkJyZWFrZXJIZWFsdGg6AjgBIj8KDVNlcnZpY2VIZWFsdGgSDgoGc3RhdHVzGAEgASgJEhMKBmRldGFpbBgCIAEoCUgAiAEBQgkKB19kZXRhaWwidgoNQnJlYWtlckhlYWx0aBIMCgRvcGVuGAEgASgIEhAKCGZhaWx1cmVzGAIgASgNEg0KBXN0YXRlGAMgASgJEjYKCHJldHJ5X2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcFIIcmV0cnlfYXQiFQoTTGlzdFNlcnZpY2VzUmVxdWVzdCJLChRMaXN0U2VydmljZXNSZXNwb25zZRIzCghzZXJ2aWNlcxgBIAMoCzIhLnNlbnNvcm1lc2guZWRnZS52MS5TZXJ2aWNlU3RhdHVzIpUBCg1TZXJ2aWNlU3RhdHVzEg8KB3NlcnZpY2UYASABKAkSDgoGc3RhdHVzGAIgASgJEjUKBnJlcG9ydBgDIAEoCzIlLnNlbnNvcm1lc2gubWVzaC52MS5HZXRTdGF0dXNSZXNwb25zZRIsCgdicmVha2VyGAQgASgLMhsuc2Vuc29ybWVzaC5tZXNoLnYxLkJyZWFrZXIiLQoaUmVzZXRTZXJ2aWNlQnJlYWtlclJlcXVlc3QSDwoHc2VydmljZRgBIAEoCSJiChtSZXNldFNlcnZpY2VCcmVha2VyUmVzcG9uc2USDwoHc2VydmljZRgBIAEoCRIyCgdicmVha2VyGAIgASgLMiEuc2Vuc29ybWVzaC5lZGdlLnYxLkJyZWFrZXJIZWFsdGgy0QIKC0VkZ2VTZXJ2aWNlEl0KCUdldEhlYWx0aBIkLnNlbnNvcm1lc2guZWRnZS52MS5HZXRIZWFsdGhSZXF1ZXN0GiUuc2Vuc29ybWVzaC5lZGdlLnYxLkdldEhlYWx0aFJlc3BvbnNlIgOQAgESZgoMTGlzdFNlcnZpY2VzEicuc2Vuc29ybWVzaC5lZGdlLnYxLkxpc3RTZXJ2aWNlc1JlcXVlc3QaKC5zZW5zb3JtZXNoLmVkZ2UudjEuTGlzdFNlcnZpY2VzUmVzcG9uc2UiA5ACARJ7ChNSZXNldFNlcnZpY2VCcmVha2VyEi4uc2Vuc29ybWVzaC5lZGdlLnYxLlJlc2V0U2VydmljZUJyZWFrZXJSZXF1ZXN0Gi8uc2Vuc29ybWVzaC5lZGdlLnYxLlJlc2V0U2VydmljZUJyZWFrZXJSZXNwb25zZSIDkAICYgZwcm90bzM", [file_google_protobuf_timestamp, file_sensormesh_mesh_v1_mesh]);
 
 /**
  * Asks how everything does.
@@ -162,78 +160,6 @@ export const BreakerHealthSchema: GenMessage<BreakerHealth> = /*@__PURE__*/
   messageDesc(file_sensormesh_edge_v1_edge, 3);
 
 /**
- * Asks whether the edge takes requests.
- *
- * @generated from message sensormesh.edge.v1.GetReadyRequest
- */
-export type GetReadyRequest = Message<"sensormesh.edge.v1.GetReadyRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetReadyRequest.
- * Use `create(GetReadyRequestSchema)` to create a new message.
- */
-export const GetReadyRequestSchema: GenMessage<GetReadyRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 4);
-
-/**
- * The edge takes requests.
- *
- * @generated from message sensormesh.edge.v1.GetReadyResponse
- */
-export type GetReadyResponse = Message<"sensormesh.edge.v1.GetReadyResponse"> & {
-  /**
-   * Always `ready`.
-   *
-   * @generated from field: string status = 1;
-   */
-  status: string;
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetReadyResponse.
- * Use `create(GetReadyResponseSchema)` to create a new message.
- */
-export const GetReadyResponseSchema: GenMessage<GetReadyResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 5);
-
-/**
- * Asks for metrics.
- *
- * @generated from message sensormesh.edge.v1.GetMetricsRequest
- */
-export type GetMetricsRequest = Message<"sensormesh.edge.v1.GetMetricsRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetMetricsRequest.
- * Use `create(GetMetricsRequestSchema)` to create a new message.
- */
-export const GetMetricsRequestSchema: GenMessage<GetMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 6);
-
-/**
- * Metrics.
- *
- * @generated from message sensormesh.edge.v1.GetMetricsResponse
- */
-export type GetMetricsResponse = Message<"sensormesh.edge.v1.GetMetricsResponse"> & {
-  /**
-   * `text/plain; version=0.0.4`.
-   *
-   * @generated from field: google.api.HttpBody body = 1;
-   */
-  body?: HttpBody | undefined;
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetMetricsResponse.
- * Use `create(GetMetricsResponseSchema)` to create a new message.
- */
-export const GetMetricsResponseSchema: GenMessage<GetMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 7);
-
-/**
  * Asks for every service's status.
  *
  * @generated from message sensormesh.edge.v1.ListServicesRequest
@@ -246,7 +172,7 @@ export type ListServicesRequest = Message<"sensormesh.edge.v1.ListServicesReques
  * Use `create(ListServicesRequestSchema)` to create a new message.
  */
 export const ListServicesRequestSchema: GenMessage<ListServicesRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 8);
+  messageDesc(file_sensormesh_edge_v1_edge, 4);
 
 /**
  * Every service's status.
@@ -267,7 +193,7 @@ export type ListServicesResponse = Message<"sensormesh.edge.v1.ListServicesRespo
  * Use `create(ListServicesResponseSchema)` to create a new message.
  */
 export const ListServicesResponseSchema: GenMessage<ListServicesResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 9);
+  messageDesc(file_sensormesh_edge_v1_edge, 5);
 
 /**
  * One service, as it says and as the edge sees it.
@@ -309,7 +235,7 @@ export type ServiceStatus = Message<"sensormesh.edge.v1.ServiceStatus"> & {
  * Use `create(ServiceStatusSchema)` to create a new message.
  */
 export const ServiceStatusSchema: GenMessage<ServiceStatus> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 10);
+  messageDesc(file_sensormesh_edge_v1_edge, 6);
 
 /**
  * Names the service whose breaker to close.
@@ -330,7 +256,7 @@ export type ResetServiceBreakerRequest = Message<"sensormesh.edge.v1.ResetServic
  * Use `create(ResetServiceBreakerRequestSchema)` to create a new message.
  */
 export const ResetServiceBreakerRequestSchema: GenMessage<ResetServiceBreakerRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 11);
+  messageDesc(file_sensormesh_edge_v1_edge, 7);
 
 /**
  * The breaker as it is now.
@@ -358,122 +284,7 @@ export type ResetServiceBreakerResponse = Message<"sensormesh.edge.v1.ResetServi
  * Use `create(ResetServiceBreakerResponseSchema)` to create a new message.
  */
 export const ResetServiceBreakerResponseSchema: GenMessage<ResetServiceBreakerResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 12);
-
-/**
- * Asks for a ticket.
- *
- * @generated from message sensormesh.edge.v1.CreateTicketRequest
- */
-export type CreateTicketRequest = Message<"sensormesh.edge.v1.CreateTicketRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.edge.v1.CreateTicketRequest.
- * Use `create(CreateTicketRequestSchema)` to create a new message.
- */
-export const CreateTicketRequestSchema: GenMessage<CreateTicketRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 13);
-
-/**
- * A ticket.
- *
- * @generated from message sensormesh.edge.v1.CreateTicketResponse
- */
-export type CreateTicketResponse = Message<"sensormesh.edge.v1.CreateTicketResponse"> & {
-  /**
-   * Works once.
-   *
-   * @generated from field: string ticket = 1;
-   */
-  ticket: string;
-
-  /**
-   * When it stops working.
-   *
-   * @generated from field: google.protobuf.Timestamp expire_time = 2;
-   */
-  expireTime?: Timestamp | undefined;
-};
-
-/**
- * Describes the message sensormesh.edge.v1.CreateTicketResponse.
- * Use `create(CreateTicketResponseSchema)` to create a new message.
- */
-export const CreateTicketResponseSchema: GenMessage<CreateTicketResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 14);
-
-/**
- * Asks for the OpenAPI description.
- *
- * @generated from message sensormesh.edge.v1.GetOpenApiRequest
- */
-export type GetOpenApiRequest = Message<"sensormesh.edge.v1.GetOpenApiRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetOpenApiRequest.
- * Use `create(GetOpenApiRequestSchema)` to create a new message.
- */
-export const GetOpenApiRequestSchema: GenMessage<GetOpenApiRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 15);
-
-/**
- * The OpenAPI description.
- *
- * @generated from message sensormesh.edge.v1.GetOpenApiResponse
- */
-export type GetOpenApiResponse = Message<"sensormesh.edge.v1.GetOpenApiResponse"> & {
-  /**
-   * `application/json`.
-   *
-   * @generated from field: google.api.HttpBody body = 1;
-   */
-  body?: HttpBody | undefined;
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetOpenApiResponse.
- * Use `create(GetOpenApiResponseSchema)` to create a new message.
- */
-export const GetOpenApiResponseSchema: GenMessage<GetOpenApiResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 16);
-
-/**
- * Asks for the contracts.
- *
- * @generated from message sensormesh.edge.v1.GetContractsRequest
- */
-export type GetContractsRequest = Message<"sensormesh.edge.v1.GetContractsRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetContractsRequest.
- * Use `create(GetContractsRequestSchema)` to create a new message.
- */
-export const GetContractsRequestSchema: GenMessage<GetContractsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 17);
-
-/**
- * The contracts.
- *
- * @generated from message sensormesh.edge.v1.GetContractsResponse
- */
-export type GetContractsResponse = Message<"sensormesh.edge.v1.GetContractsResponse"> & {
-  /**
-   * `application/octet-stream`.
-   *
-   * @generated from field: google.api.HttpBody body = 1;
-   */
-  body?: HttpBody | undefined;
-};
-
-/**
- * Describes the message sensormesh.edge.v1.GetContractsResponse.
- * Use `create(GetContractsResponseSchema)` to create a new message.
- */
-export const GetContractsResponseSchema: GenMessage<GetContractsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_edge_v1_edge, 18);
+  messageDesc(file_sensormesh_edge_v1_edge, 8);
 
 /**
  * The mesh as seen from outside.
@@ -491,26 +302,6 @@ export const EdgeService: GenService<{
     methodKind: "unary";
     input: typeof GetHealthRequestSchema;
     output: typeof GetHealthResponseSchema;
-  },
-  /**
-   * Says that the edge takes requests; UNAVAILABLE while it starts or drains.
-   *
-   * @generated from rpc sensormesh.edge.v1.EdgeService.GetReady
-   */
-  getReady: {
-    methodKind: "unary";
-    input: typeof GetReadyRequestSchema;
-    output: typeof GetReadyResponseSchema;
-  },
-  /**
-   * Returns the metrics of the edge's process in the Prometheus text format.
-   *
-   * @generated from rpc sensormesh.edge.v1.EdgeService.GetMetrics
-   */
-  getMetrics: {
-    methodKind: "unary";
-    input: typeof GetMetricsRequestSchema;
-    output: typeof GetMetricsResponseSchema;
   },
   /**
    * Returns the status of every service with its checks and breakers.
@@ -531,37 +322,6 @@ export const EdgeService: GenService<{
     methodKind: "unary";
     input: typeof ResetServiceBreakerRequestSchema;
     output: typeof ResetServiceBreakerResponseSchema;
-  },
-  /**
-   * Gives a ticket that stands for the caller's token once, within 30 s, as `?ticket=…`: for SSE and WebSocket, which
-   * cannot send headers from a browser.
-   *
-   * @generated from rpc sensormesh.edge.v1.EdgeService.CreateTicket
-   */
-  createTicket: {
-    methodKind: "unary";
-    input: typeof CreateTicketRequestSchema;
-    output: typeof CreateTicketResponseSchema;
-  },
-  /**
-   * Returns the OpenAPI 3.1 description of the REST interface.
-   *
-   * @generated from rpc sensormesh.edge.v1.EdgeService.GetOpenApi
-   */
-  getOpenApi: {
-    methodKind: "unary";
-    input: typeof GetOpenApiRequestSchema;
-    output: typeof GetOpenApiResponseSchema;
-  },
-  /**
-   * Returns the contracts as a serialized FileDescriptorSet with every import, for any client that wants to reflect.
-   *
-   * @generated from rpc sensormesh.edge.v1.EdgeService.GetContracts
-   */
-  getContracts: {
-    methodKind: "unary";
-    input: typeof GetContractsRequestSchema;
-    output: typeof GetContractsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sensormesh_edge_v1_edge, 0);

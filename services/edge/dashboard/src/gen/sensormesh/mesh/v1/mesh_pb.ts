@@ -4,8 +4,8 @@
 
 // What every service of the mesh answers about itself.
 
-import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Message } from "@bufbuild/protobuf";
@@ -14,22 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sensormesh/mesh/v1/mesh.proto.
  */
 export const file_sensormesh_mesh_v1_mesh: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zZW5zb3JtZXNoL21lc2gvdjEvbWVzaC5wcm90bxISc2Vuc29ybWVzaC5tZXNoLnYxIhIKEEdldFN0YXR1c1JlcXVlc3QigQIKEUdldFN0YXR1c1Jlc3BvbnNlEg8KB3NlcnZpY2UYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIoCgVzdGF0ZRgDIAEoDjIZLnNlbnNvcm1lc2gubWVzaC52MS5TdGF0ZRIuCgpzdGFydF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCgZjaGVja3MYBSADKAsyGS5zZW5zb3JtZXNoLm1lc2gudjEuQ2hlY2sSLQoIYnJlYWtlcnMYBiADKAsyGy5zZW5zb3JtZXNoLm1lc2gudjEuQnJlYWtlchIWCg5yZXNpZGVudF9ieXRlcxgHIAEoBCI2CgVDaGVjaxIMCgRuYW1lGAEgASgJEg8KB2hlYWx0aHkYAiABKAgSDgoGZGV0YWlsGAMgASgJIowBCgdCcmVha2VyEhAKCHVwc3RyZWFtGAEgASgJEi8KBXN0YXRlGAIgASgOMiAuc2Vuc29ybWVzaC5tZXNoLnYxLkJyZWFrZXJTdGF0ZRIQCghmYWlsdXJlcxgDIAEoDRIsCghyZXRyeV9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiFQoTTGlzdEJyZWFrZXJzUmVxdWVzdCJFChRMaXN0QnJlYWtlcnNSZXNwb25zZRItCghicmVha2VycxgBIAMoCzIbLnNlbnNvcm1lc2gubWVzaC52MS5CcmVha2VyIicKE1Jlc2V0QnJlYWtlclJlcXVlc3QSEAoIdXBzdHJlYW0YASABKAkiRQoUUmVzZXRCcmVha2VyUmVzcG9uc2USLQoIYnJlYWtlcnMYASADKAsyGy5zZW5zb3JtZXNoLm1lc2gudjEuQnJlYWtlciJAChdMaXN0QXVkaXRFbnRyaWVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJkChhMaXN0QXVkaXRFbnRyaWVzUmVzcG9uc2USLwoHZW50cmllcxgBIAMoCzIeLnNlbnNvcm1lc2gubWVzaC52MS5BdWRpdEVudHJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKlAQoKQXVkaXRFbnRyeRIPCgdzZXJ2aWNlGAEgASgJEgsKA3NlcRgCIAEoBBIoCgR0aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAQgASgJEg8KB3N1YmplY3QYBSABKAkSDQoFYWN0b3IYBiABKAkSDwoHc2l0ZV9pZBgHIAEoCRIQCgh0cmFjZV9pZBgIIAEoCSpsCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEg8KC1NUQVRFX1JFQURZEAESEgoOU1RBVEVfREVHUkFERUQQAhISCg5TVEFURV9EUkFJTklORxADEhMKD1NUQVRFX05PVF9SRUFEWRAEKnwKDEJyZWFrZXJTdGF0ZRIdChlCUkVBS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUQlJFQUtFUl9TVEFURV9DTE9TRUQQARIWChJCUkVBS0VSX1NUQVRFX09QRU4QAhIbChdCUkVBS0VSX1NUQVRFX0hBTEZfT1BFThADMrADCgtNZXNoU2VydmljZRJdCglHZXRTdGF0dXMSJC5zZW5zb3JtZXNoLm1lc2gudjEuR2V0U3RhdHVzUmVxdWVzdBolLnNlbnNvcm1lc2gubWVzaC52MS5HZXRTdGF0dXNSZXNwb25zZSIDkAIBEmYKDExpc3RCcmVha2VycxInLnNlbnNvcm1lc2gubWVzaC52MS5MaXN0QnJlYWtlcnNSZXF1ZXN0Giguc2Vuc29ybWVzaC5tZXNoLnYxLkxpc3RCcmVha2Vyc1Jlc3BvbnNlIgOQAgESZgoMUmVzZXRCcmVha2VyEicuc2Vuc29ybWVzaC5tZXNoLnYxLlJlc2V0QnJlYWtlclJlcXVlc3QaKC5zZW5zb3JtZXNoLm1lc2gudjEuUmVzZXRCcmVha2VyUmVzcG9uc2UiA5ACAhJyChBMaXN0QXVkaXRFbnRyaWVzEisuc2Vuc29ybWVzaC5tZXNoLnYxLkxpc3RBdWRpdEVudHJpZXNSZXF1ZXN0Giwuc2Vuc29ybWVzaC5tZXNoLnYxLkxpc3RBdWRpdEVudHJpZXNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_google_protobuf_timestamp]);
-
-/**
- * Asks how a service does.
- *
- * @generated from message sensormesh.mesh.v1.GetStatusRequest
- */
-export type GetStatusRequest = Message<"sensormesh.mesh.v1.GetStatusRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.GetStatusRequest.
- * Use `create(GetStatusRequestSchema)` to create a new message.
- */
-export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 0);
+  fileDesc("Ch1zZW5zb3JtZXNoL21lc2gvdjEvbWVzaC5wcm90bxISc2Vuc29ybWVzaC5tZXNoLnYxIoECChFHZXRTdGF0dXNSZXNwb25zZRIPCgdzZXJ2aWNlGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSKAoFc3RhdGUYAyABKA4yGS5zZW5zb3JtZXNoLm1lc2gudjEuU3RhdGUSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoGY2hlY2tzGAUgAygLMhkuc2Vuc29ybWVzaC5tZXNoLnYxLkNoZWNrEi0KCGJyZWFrZXJzGAYgAygLMhsuc2Vuc29ybWVzaC5tZXNoLnYxLkJyZWFrZXISFgoOcmVzaWRlbnRfYnl0ZXMYByABKAQiNgoFQ2hlY2sSDAoEbmFtZRgBIAEoCRIPCgdoZWFsdGh5GAIgASgIEg4KBmRldGFpbBgDIAEoCSKMAQoHQnJlYWtlchIQCgh1cHN0cmVhbRgBIAEoCRIvCgVzdGF0ZRgCIAEoDjIgLnNlbnNvcm1lc2gubWVzaC52MS5CcmVha2VyU3RhdGUSEAoIZmFpbHVyZXMYAyABKA0SLAoIcmV0cnlfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKmwKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDwoLU1RBVEVfUkVBRFkQARISCg5TVEFURV9ERUdSQURFRBACEhIKDlNUQVRFX0RSQUlOSU5HEAMSEwoPU1RBVEVfTk9UX1JFQURZEAQqfAoMQnJlYWtlclN0YXRlEh0KGUJSRUFLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRCUkVBS0VSX1NUQVRFX0NMT1NFRBABEhYKEkJSRUFLRVJfU1RBVEVfT1BFThACEhsKF0JSRUFLRVJfU1RBVEVfSEFMRl9PUEVOEANiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * How a service does.
@@ -92,7 +77,7 @@ export type GetStatusResponse = Message<"sensormesh.mesh.v1.GetStatusResponse"> 
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 1);
+  messageDesc(file_sensormesh_mesh_v1_mesh, 0);
 
 /**
  * One part that a service depends on.
@@ -127,7 +112,7 @@ export type Check = Message<"sensormesh.mesh.v1.Check"> & {
  * Use `create(CheckSchema)` to create a new message.
  */
 export const CheckSchema: GenMessage<Check> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 2);
+  messageDesc(file_sensormesh_mesh_v1_mesh, 1);
 
 /**
  * A circuit breaker: after enough failures it refuses calls at once instead of waiting for more.
@@ -169,211 +154,7 @@ export type Breaker = Message<"sensormesh.mesh.v1.Breaker"> & {
  * Use `create(BreakerSchema)` to create a new message.
  */
 export const BreakerSchema: GenMessage<Breaker> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 3);
-
-/**
- * Asks for the breakers.
- *
- * @generated from message sensormesh.mesh.v1.ListBreakersRequest
- */
-export type ListBreakersRequest = Message<"sensormesh.mesh.v1.ListBreakersRequest"> & {
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.ListBreakersRequest.
- * Use `create(ListBreakersRequestSchema)` to create a new message.
- */
-export const ListBreakersRequestSchema: GenMessage<ListBreakersRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 4);
-
-/**
- * The breakers.
- *
- * @generated from message sensormesh.mesh.v1.ListBreakersResponse
- */
-export type ListBreakersResponse = Message<"sensormesh.mesh.v1.ListBreakersResponse"> & {
-  /**
-   * One for each upstream that was called, by name.
-   *
-   * @generated from field: repeated sensormesh.mesh.v1.Breaker breakers = 1;
-   */
-  breakers: Breaker[];
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.ListBreakersResponse.
- * Use `create(ListBreakersResponseSchema)` to create a new message.
- */
-export const ListBreakersResponseSchema: GenMessage<ListBreakersResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 5);
-
-/**
- * Names the breaker to close.
- *
- * @generated from message sensormesh.mesh.v1.ResetBreakerRequest
- */
-export type ResetBreakerRequest = Message<"sensormesh.mesh.v1.ResetBreakerRequest"> & {
-  /**
-   * The upstream it guards; empty = every one.
-   *
-   * @generated from field: string upstream = 1;
-   */
-  upstream: string;
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.ResetBreakerRequest.
- * Use `create(ResetBreakerRequestSchema)` to create a new message.
- */
-export const ResetBreakerRequestSchema: GenMessage<ResetBreakerRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 6);
-
-/**
- * The breaker as it is now.
- *
- * @generated from message sensormesh.mesh.v1.ResetBreakerResponse
- */
-export type ResetBreakerResponse = Message<"sensormesh.mesh.v1.ResetBreakerResponse"> & {
-  /**
-   * Those that were reset.
-   *
-   * @generated from field: repeated sensormesh.mesh.v1.Breaker breakers = 1;
-   */
-  breakers: Breaker[];
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.ResetBreakerResponse.
- * Use `create(ResetBreakerResponseSchema)` to create a new message.
- */
-export const ResetBreakerResponseSchema: GenMessage<ResetBreakerResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 7);
-
-/**
- * A page of changes.
- *
- * @generated from message sensormesh.mesh.v1.ListAuditEntriesRequest
- */
-export type ListAuditEntriesRequest = Message<"sensormesh.mesh.v1.ListAuditEntriesRequest"> & {
-  /**
-   * At most this many; 0 = 100, more than 1,000 counts as 1,000.
-   *
-   * @generated from field: int32 page_size = 1;
-   */
-  pageSize: number;
-
-  /**
-   * `next_page_token` of the page before.
-   *
-   * @generated from field: string page_token = 2;
-   */
-  pageToken: string;
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.ListAuditEntriesRequest.
- * Use `create(ListAuditEntriesRequestSchema)` to create a new message.
- */
-export const ListAuditEntriesRequestSchema: GenMessage<ListAuditEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 8);
-
-/**
- * A page of changes.
- *
- * @generated from message sensormesh.mesh.v1.ListAuditEntriesResponse
- */
-export type ListAuditEntriesResponse = Message<"sensormesh.mesh.v1.ListAuditEntriesResponse"> & {
-  /**
-   * The changes, the newest first.
-   *
-   * @generated from field: repeated sensormesh.mesh.v1.AuditEntry entries = 1;
-   */
-  entries: AuditEntry[];
-
-  /**
-   * Empty on the last page.
-   *
-   * @generated from field: string next_page_token = 2;
-   */
-  nextPageToken: string;
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.ListAuditEntriesResponse.
- * Use `create(ListAuditEntriesResponseSchema)` to create a new message.
- */
-export const ListAuditEntriesResponseSchema: GenMessage<ListAuditEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 9);
-
-/**
- * One change.
- *
- * @generated from message sensormesh.mesh.v1.AuditEntry
- */
-export type AuditEntry = Message<"sensormesh.mesh.v1.AuditEntry"> & {
-  /**
-   * The service whose data changed.
-   *
-   * @generated from field: string service = 1;
-   */
-  service: string;
-
-  /**
-   * Its number in the service's log; never reused.
-   *
-   * @generated from field: uint64 seq = 2;
-   */
-  seq: bigint;
-
-  /**
-   * When it was committed.
-   *
-   * @generated from field: google.protobuf.Timestamp time = 3;
-   */
-  time?: Timestamp | undefined;
-
-  /**
-   * What happened: `device.created`.
-   *
-   * @generated from field: string kind = 4;
-   */
-  kind: string;
-
-  /**
-   * What it happened to: the id.
-   *
-   * @generated from field: string subject = 5;
-   */
-  subject: string;
-
-  /**
-   * Who did it: `user:ada`, `service:rooms`.
-   *
-   * @generated from field: string actor = 6;
-   */
-  actor: string;
-
-  /**
-   * The site it belongs to; empty = the whole tenant.
-   *
-   * @generated from field: string site_id = 7;
-   */
-  siteId: string;
-
-  /**
-   * The W3C trace id of the call; empty where there was none.
-   *
-   * @generated from field: string trace_id = 8;
-   */
-  traceId: string;
-};
-
-/**
- * Describes the message sensormesh.mesh.v1.AuditEntry.
- * Use `create(AuditEntrySchema)` to create a new message.
- */
-export const AuditEntrySchema: GenMessage<AuditEntry> = /*@__PURE__*/
-  messageDesc(file_sensormesh_mesh_v1_mesh, 10);
+  messageDesc(file_sensormesh_mesh_v1_mesh, 2);
 
 /**
  * Whether a service takes calls.
@@ -463,53 +244,4 @@ export enum BreakerState {
  */
 export const BreakerStateSchema: GenEnum<BreakerState> = /*@__PURE__*/
   enumDesc(file_sensormesh_mesh_v1_mesh, 1);
-
-/**
- * The operator's view of one service. Mounted by every service, on its own port; the edge shows it for the whole mesh.
- *
- * @generated from service sensormesh.mesh.v1.MeshService
- */
-export const MeshService: GenService<{
-  /**
-   * Returns what the service is, how it does, and how its upstreams do.
-   *
-   * @generated from rpc sensormesh.mesh.v1.MeshService.GetStatus
-   */
-  getStatus: {
-    methodKind: "unary";
-    input: typeof GetStatusRequestSchema;
-    output: typeof GetStatusResponseSchema;
-  },
-  /**
-   * Lists the circuit breakers that the service keeps for its upstreams and its database.
-   *
-   * @generated from rpc sensormesh.mesh.v1.MeshService.ListBreakers
-   */
-  listBreakers: {
-    methodKind: "unary";
-    input: typeof ListBreakersRequestSchema;
-    output: typeof ListBreakersResponseSchema;
-  },
-  /**
-   * Closes a breaker at once. NOT_FOUND where the service has none for that upstream.
-   *
-   * @generated from rpc sensormesh.mesh.v1.MeshService.ResetBreaker
-   */
-  resetBreaker: {
-    methodKind: "unary";
-    input: typeof ResetBreakerRequestSchema;
-    output: typeof ResetBreakerResponseSchema;
-  },
-  /**
-   * Lists what changed in the service's own data and who changed it, the newest first.
-   *
-   * @generated from rpc sensormesh.mesh.v1.MeshService.ListAuditEntries
-   */
-  listAuditEntries: {
-    methodKind: "unary";
-    input: typeof ListAuditEntriesRequestSchema;
-    output: typeof ListAuditEntriesResponseSchema;
-  },
-}> = /*@__PURE__*/
-  serviceDesc(file_sensormesh_mesh_v1_mesh, 0);
 

@@ -4,102 +4,14 @@
 
 // The options that make a contract the only place that says anything about an RPC.
 
-import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
-import type { Message } from "@bufbuild/protobuf";
+import type { GenEnum, GenFile } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc } from "@bufbuild/protobuf/codegenv2";
 
 /**
  * Describes the file sensormesh/options/v1/policy.proto.
  */
 export const file_sensormesh_options_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiJzZW5zb3JtZXNoL29wdGlvbnMvdjEvcG9saWN5LnByb3RvEhVzZW5zb3JtZXNoLm9wdGlvbnMudjEitAEKBlBvbGljeRIOCgZwdWJsaWMYASABKAgSLQoIbWluX3JvbGUYAiABKA4yGy5zZW5zb3JtZXNoLm9wdGlvbnMudjEuUm9sZRIQCghzZXJ2aWNlcxgDIAMoCRIPCgdkZXZpY2VzGAQgASgIEisKCGRlYWRsaW5lGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwb29sGAYgASgIEgwKBGNvc3QYByABKA0iIQoJRmllbGRIaW50EhQKDG1pc3Rha2VuX2ZvchgBIAMoCSppCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX1ZJRVdFUhABEhEKDVJPTEVfT1BFUkFUT1IQAhIOCgpST0xFX0FETUlOEAMSFwoTUk9MRV9QTEFURk9STV9BRE1JThAEYgZwcm90bzM", [file_google_protobuf_duration]);
-
-/**
- * Who may call a method, for how long, and what the edge may do with the call.
- *
- * @generated from message sensormesh.options.v1.Policy
- */
-export type Policy = Message<"sensormesh.options.v1.Policy"> & {
-  /**
-   * Callable without a user: log-in, health of the edge, public keys.
-   *
-   * @generated from field: bool public = 1;
-   */
-  public: boolean;
-
-  /**
-   * Users with at least this role may call, within their tenant and sites.
-   *
-   * @generated from field: sensormesh.options.v1.Role min_role = 2;
-   */
-  minRole: Role;
-
-  /**
-   * Peer services that may call on their own behalf. "*" stands for every service of the mesh.
-   *
-   * @generated from field: repeated string services = 3;
-   */
-  services: string[];
-
-  /**
-   * Callable with a device or bridge credential.
-   *
-   * @generated from field: bool devices = 4;
-   */
-  devices: boolean;
-
-  /**
-   * Default and cap of a call. For a stream: its greatest age before it ends cleanly with a cursor to resume from.
-   * Absent: 10 s for a unary call, 1 h for a stream.
-   *
-   * @generated from field: google.protobuf.Duration deadline = 5;
-   */
-  deadline?: Duration | undefined;
-
-  /**
-   * The edge may accept the call now and deliver it later. Needs a request_id or a batch_id in the request.
-   *
-   * @generated from field: bool spool = 6;
-   */
-  spool: boolean;
-
-  /**
-   * Units of the caller's rate limit that one call costs. 0 counts as 1.
-   *
-   * @generated from field: uint32 cost = 7;
-   */
-  cost: number;
-};
-
-/**
- * Describes the message sensormesh.options.v1.Policy.
- * Use `create(PolicySchema)` to create a new message.
- */
-export const PolicySchema: GenMessage<Policy> = /*@__PURE__*/
-  messageDesc(file_sensormesh_options_v1_policy, 0);
-
-/**
- * What the edge knows about a field beyond its type.
- *
- * @generated from message sensormesh.options.v1.FieldHint
- */
-export type FieldHint = Message<"sensormesh.options.v1.FieldHint"> & {
-  /**
-   * Names that callers are known to write instead of this one. They are refused with "use <name>".
-   *
-   * @generated from field: repeated string mistaken_for = 1;
-   */
-  mistakenFor: string[];
-};
-
-/**
- * Describes the message sensormesh.options.v1.FieldHint.
- * Use `create(FieldHintSchema)` to create a new message.
- */
-export const FieldHintSchema: GenMessage<FieldHint> = /*@__PURE__*/
-  messageDesc(file_sensormesh_options_v1_policy, 1);
+  fileDesc("CiJzZW5zb3JtZXNoL29wdGlvbnMvdjEvcG9saWN5LnByb3RvEhVzZW5zb3JtZXNoLm9wdGlvbnMudjEqaQoEUm9sZRIUChBST0xFX1VOU1BFQ0lGSUVEEAASDwoLUk9MRV9WSUVXRVIQARIRCg1ST0xFX09QRVJBVE9SEAISDgoKUk9MRV9BRE1JThADEhcKE1JPTEVfUExBVEZPUk1fQURNSU4QBGIGcHJvdG8z");
 
 /**
  * A user's role within a tenant. Each includes the ones before it.

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sensormesh/rooms/v1/rooms.proto.
  */
 export const file_sensormesh_rooms_v1_rooms: GenFile = /*@__PURE__*/
-  fileDesc("Ch9zZW5zb3JtZXNoL3Jvb21zL3YxL3Jvb21zLnByb3RvEhNzZW5zb3JtZXNoLnJvb21zLnYxIukBCgVQbGFjZRIQCghwbGFjZV9pZBgBIAEoCRIsCgRraW5kGAIgASgOMh4uc2Vuc29ybWVzaC5yb29tcy52MS5QbGFjZUtpbmQSDAoEbmFtZRgDIAEoCRIRCglwYXJlbnRfaWQYBCABKAkSDwoHc2l0ZV9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYCCABKAkinQEKCVBsYWNlbWVudBIRCglzZW5zb3JfaWQYASABKAkSDwoHcm9vbV9pZBgCIAEoCRIOCgZtZXRyaWMYAyABKAkSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIloKBFJvb20SDwoHcm9vbV9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEhEKCXBhcmVudF9pZBgDIAEoCRIPCgdzaXRlX2lkGAQgASgJEg8KB3NlbnNvcnMYBSABKA0ivAEKClJvb21NZXRyaWMSDgoGbWV0cmljGAEgASgJEhEKCXNlbnNvcl9pZBgCIAEoCRISCgV2YWx1ZRgDIAEoAUgAiAEBEgwKBHVuaXQYBCABKAkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFc3RhbGUYBiABKAgSEAoIcXVhbnRpdHkYByABKAkSFAoMb3V0X29mX3JhbmdlGAggASgIQggKBl92YWx1ZSIjCg9HZXRQbGFjZVJlcXVlc3QSEAoIcGxhY2VfaWQYASABKAkiPQoQR2V0UGxhY2VSZXNwb25zZRIpCgVwbGFjZRgBIAEoCzIaLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2UiTwoRTGlzdFBsYWNlc1JlcXVlc3QSEwoLYW5jZXN0b3JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiWQoSTGlzdFBsYWNlc1Jlc3BvbnNlEioKBnBsYWNlcxgBIAMoCzIaLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlMKEkNyZWF0ZVBsYWNlUmVxdWVzdBIpCgVwbGFjZRgBIAEoCzIaLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2USEgoKcmVxdWVzdF9pZBgCIAEoCSJAChNDcmVhdGVQbGFjZVJlc3BvbnNlEikKBXBsYWNlGAEgASgLMhouc2Vuc29ybWVzaC5yb29tcy52MS5QbGFjZSJwChJVcGRhdGVQbGFjZVJlcXVlc3QSKQoFcGxhY2UYASABKAsyGi5zZW5zb3JtZXNoLnJvb21zLnYxLlBsYWNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayJAChNVcGRhdGVQbGFjZVJlc3BvbnNlEikKBXBsYWNlGAEgASgLMhouc2Vuc29ybWVzaC5yb29tcy52MS5QbGFjZSI1ChJEZWxldGVQbGFjZVJlcXVlc3QSEAoIcGxhY2VfaWQYASABKAkSDQoFZm9yY2UYAiABKAgiFQoTRGVsZXRlUGxhY2VSZXNwb25zZSJOChBMaXN0Um9vbXNSZXF1ZXN0EhMKC2FuY2VzdG9yX2lkGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlYKEUxpc3RSb29tc1Jlc3BvbnNlEigKBXJvb21zGAEgAygLMhkuc2Vuc29ybWVzaC5yb29tcy52MS5Sb29tEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ5ChVMaXN0UGxhY2VtZW50c1JlcXVlc3QSDwoHcm9vbV9pZBgBIAEoCRIRCglzZW5zb3JfaWQYAiABKAkSFQoNaW5jbHVkZV9lbmRlZBgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJlChZMaXN0UGxhY2VtZW50c1Jlc3BvbnNlEjIKCnBsYWNlbWVudHMYASADKAsyHi5zZW5zb3JtZXNoLnJvb21zLnYxLlBsYWNlbWVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiXwoWQ3JlYXRlUGxhY2VtZW50UmVxdWVzdBIxCglwbGFjZW1lbnQYASABKAsyHi5zZW5zb3JtZXNoLnJvb21zLnYxLlBsYWNlbWVudBISCgpyZXF1ZXN0X2lkGAIgASgJIkwKF0NyZWF0ZVBsYWNlbWVudFJlc3BvbnNlEjEKCXBsYWNlbWVudBgBIAEoCzIeLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2VtZW50IisKFkRlbGV0ZVBsYWNlbWVudFJlcXVlc3QSEQoJc2Vuc29yX2lkGAEgASgJIhkKF0RlbGV0ZVBsYWNlbWVudFJlc3BvbnNlIkMKGkxpc3RVbnBsYWNlZFNlbnNvcnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJImwKG0xpc3RVbnBsYWNlZFNlbnNvcnNSZXNwb25zZRI0CgdzZW5zb3JzGAEgAygLMiMuc2Vuc29ybWVzaC5yb29tcy52MS5VbnBsYWNlZFNlbnNvchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiUgoOVW5wbGFjZWRTZW5zb3ISEQoJc2Vuc29yX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSEQoJZGV2aWNlX2lkGAMgASgJEgwKBHVuaXQYBCABKAkiKAoVR2V0Um9vbU1ldHJpY3NSZXF1ZXN0Eg8KB3Jvb21faWQYASABKAkihgEKFkdldFJvb21NZXRyaWNzUmVzcG9uc2USDwoHcm9vbV9pZBgBIAEoCRIwCgdtZXRyaWNzGAIgAygLMh8uc2Vuc29ybWVzaC5yb29tcy52MS5Sb29tTWV0cmljEikKBWFzX29mGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLqAQoVR2V0Um9vbUhpc3RvcnlSZXF1ZXN0Eg8KB3Jvb21faWQYASABKAkSDgoGbWV0cmljGAIgASgJEisKCGludGVydmFsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KCnN0YXJ0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglwYWdlX3NpemUYBiABKAUSEgoKcGFnZV90b2tlbhgHIAEoCSJ0ChZHZXRSb29tSGlzdG9yeVJlc3BvbnNlEjMKB2J1Y2tldHMYASADKAsyIi5zZW5zb3JtZXNoLnJvb21zLnYxLkhpc3RvcnlCdWNrZXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEgwKBHVuaXQYAyABKAkicQoNSGlzdG9yeUJ1Y2tldBIpCgVzdGFydBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFY291bnQYAiABKA0SDAoEbWVhbhgDIAEoARILCgNtaW4YBCABKAESCwoDbWF4GAUgASgBIlAKF1dhdGNoUm9vbU1ldHJpY3NSZXF1ZXN0Eg4KBmN1cnNvchgBIAEoCRIQCghyb29tX2lkcxgCIAMoCRITCgthbmNlc3Rvcl9pZBgDIAEoCSLUAQoYV2F0Y2hSb29tTWV0cmljc1Jlc3BvbnNlEg4KBmN1cnNvchgBIAEoCRIxCgZjaGFuZ2UYAiABKAsyHy5zZW5zb3JtZXNoLnJvb21zLnYxLlJvb21DaGFuZ2VIABI5CgdyZW1vdmVkGAMgASgLMiYuc2Vuc29ybWVzaC5yb29tcy52MS5Sb29tTWV0cmljUmVtb3ZlZEgAEjEKCGJvb2ttYXJrGAQgASgLMh0uc2Vuc29ybWVzaC50eXBlcy52MS5Cb29rbWFya0gAQgcKBWV2ZW50Ik8KClJvb21DaGFuZ2USDwoHcm9vbV9pZBgBIAEoCRIwCgdtZXRyaWNzGAIgAygLMh8uc2Vuc29ybWVzaC5yb29tcy52MS5Sb29tTWV0cmljIjQKEVJvb21NZXRyaWNSZW1vdmVkEg8KB3Jvb21faWQYASABKAkSDgoGbWV0cmljGAIgASgJKoABCglQbGFjZUtpbmQSGgoWUExBQ0VfS0lORF9VTlNQRUNJRklFRBAAEhMKD1BMQUNFX0tJTkRfU0lURRABEhcKE1BMQUNFX0tJTkRfQlVJTERJTkcQAhIUChBQTEFDRV9LSU5EX0ZMT09SEAMSEwoPUExBQ0VfS0lORF9ST09NEAQykwsKDFJvb21zU2VydmljZRJcCghHZXRQbGFjZRIkLnNlbnNvcm1lc2gucm9vbXMudjEuR2V0UGxhY2VSZXF1ZXN0GiUuc2Vuc29ybWVzaC5yb29tcy52MS5HZXRQbGFjZVJlc3BvbnNlIgOQAgESYgoKTGlzdFBsYWNlcxImLnNlbnNvcm1lc2gucm9vbXMudjEuTGlzdFBsYWNlc1JlcXVlc3QaJy5zZW5zb3JtZXNoLnJvb21zLnYxLkxpc3RQbGFjZXNSZXNwb25zZSIDkAIBEmUKC0NyZWF0ZVBsYWNlEicuc2Vuc29ybWVzaC5yb29tcy52MS5DcmVhdGVQbGFjZVJlcXVlc3QaKC5zZW5zb3JtZXNoLnJvb21zLnYxLkNyZWF0ZVBsYWNlUmVzcG9uc2UiA5ACAhJlCgtVcGRhdGVQbGFjZRInLnNlbnNvcm1lc2gucm9vbXMudjEuVXBkYXRlUGxhY2VSZXF1ZXN0Giguc2Vuc29ybWVzaC5yb29tcy52MS5VcGRhdGVQbGFjZVJlc3BvbnNlIgOQAgISZQoLRGVsZXRlUGxhY2USJy5zZW5zb3JtZXNoLnJvb21zLnYxLkRlbGV0ZVBsYWNlUmVxdWVzdBooLnNlbnNvcm1lc2gucm9vbXMudjEuRGVsZXRlUGxhY2VSZXNwb25zZSIDkAICEl8KCUxpc3RSb29tcxIlLnNlbnNvcm1lc2gucm9vbXMudjEuTGlzdFJvb21zUmVxdWVzdBomLnNlbnNvcm1lc2gucm9vbXMudjEuTGlzdFJvb21zUmVzcG9uc2UiA5ACARJuCg5MaXN0UGxhY2VtZW50cxIqLnNlbnNvcm1lc2gucm9vbXMudjEuTGlzdFBsYWNlbWVudHNSZXF1ZXN0Gisuc2Vuc29ybWVzaC5yb29tcy52MS5MaXN0UGxhY2VtZW50c1Jlc3BvbnNlIgOQAgEScQoPQ3JlYXRlUGxhY2VtZW50Eisuc2Vuc29ybWVzaC5yb29tcy52MS5DcmVhdGVQbGFjZW1lbnRSZXF1ZXN0Giwuc2Vuc29ybWVzaC5yb29tcy52MS5DcmVhdGVQbGFjZW1lbnRSZXNwb25zZSIDkAICEnEKD0RlbGV0ZVBsYWNlbWVudBIrLnNlbnNvcm1lc2gucm9vbXMudjEuRGVsZXRlUGxhY2VtZW50UmVxdWVzdBosLnNlbnNvcm1lc2gucm9vbXMudjEuRGVsZXRlUGxhY2VtZW50UmVzcG9uc2UiA5ACAhJ9ChNMaXN0VW5wbGFjZWRTZW5zb3JzEi8uc2Vuc29ybWVzaC5yb29tcy52MS5MaXN0VW5wbGFjZWRTZW5zb3JzUmVxdWVzdBowLnNlbnNvcm1lc2gucm9vbXMudjEuTGlzdFVucGxhY2VkU2Vuc29yc1Jlc3BvbnNlIgOQAgESbgoOR2V0Um9vbU1ldHJpY3MSKi5zZW5zb3JtZXNoLnJvb21zLnYxLkdldFJvb21NZXRyaWNzUmVxdWVzdBorLnNlbnNvcm1lc2gucm9vbXMudjEuR2V0Um9vbU1ldHJpY3NSZXNwb25zZSIDkAIBEm4KDkdldFJvb21IaXN0b3J5Eiouc2Vuc29ybWVzaC5yb29tcy52MS5HZXRSb29tSGlzdG9yeVJlcXVlc3QaKy5zZW5zb3JtZXNoLnJvb21zLnYxLkdldFJvb21IaXN0b3J5UmVzcG9uc2UiA5ACARJ2ChBXYXRjaFJvb21NZXRyaWNzEiwuc2Vuc29ybWVzaC5yb29tcy52MS5XYXRjaFJvb21NZXRyaWNzUmVxdWVzdBotLnNlbnNvcm1lc2gucm9vbXMudjEuV2F0Y2hSb29tTWV0cmljc1Jlc3BvbnNlIgOQAgEwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_sensormesh_types_v1_stream]);
+  fileDesc("Ch9zZW5zb3JtZXNoL3Jvb21zL3YxL3Jvb21zLnByb3RvEhNzZW5zb3JtZXNoLnJvb21zLnYxIukBCgVQbGFjZRIQCghwbGFjZV9pZBgBIAEoCRIsCgRraW5kGAIgASgOMh4uc2Vuc29ybWVzaC5yb29tcy52MS5QbGFjZUtpbmQSDAoEbmFtZRgDIAEoCRIRCglwYXJlbnRfaWQYBCABKAkSDwoHc2l0ZV9pZBgFIAEoCRIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYCCABKAkinQEKCVBsYWNlbWVudBIRCglzZW5zb3JfaWQYASABKAkSDwoHcm9vbV9pZBgCIAEoCRIOCgZtZXRyaWMYAyABKAkSLgoKc3RhcnRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrwBCgpSb29tTWV0cmljEg4KBm1ldHJpYxgBIAEoCRIRCglzZW5zb3JfaWQYAiABKAkSEgoFdmFsdWUYAyABKAFIAIgBARIMCgR1bml0GAQgASgJEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0YWxlGAYgASgIEhAKCHF1YW50aXR5GAcgASgJEhQKDG91dF9vZl9yYW5nZRgIIAEoCEIICgZfdmFsdWUiTwoRTGlzdFBsYWNlc1JlcXVlc3QSEwoLYW5jZXN0b3JfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiWQoSTGlzdFBsYWNlc1Jlc3BvbnNlEioKBnBsYWNlcxgBIAMoCzIaLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2USFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlMKEkNyZWF0ZVBsYWNlUmVxdWVzdBIpCgVwbGFjZRgBIAEoCzIaLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2USEgoKcmVxdWVzdF9pZBgCIAEoCSJAChNDcmVhdGVQbGFjZVJlc3BvbnNlEikKBXBsYWNlGAEgASgLMhouc2Vuc29ybWVzaC5yb29tcy52MS5QbGFjZSJwChJVcGRhdGVQbGFjZVJlcXVlc3QSKQoFcGxhY2UYASABKAsyGi5zZW5zb3JtZXNoLnJvb21zLnYxLlBsYWNlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayJAChNVcGRhdGVQbGFjZVJlc3BvbnNlEikKBXBsYWNlGAEgASgLMhouc2Vuc29ybWVzaC5yb29tcy52MS5QbGFjZSI1ChJEZWxldGVQbGFjZVJlcXVlc3QSEAoIcGxhY2VfaWQYASABKAkSDQoFZm9yY2UYAiABKAgiFQoTRGVsZXRlUGxhY2VSZXNwb25zZSJ5ChVMaXN0UGxhY2VtZW50c1JlcXVlc3QSDwoHcm9vbV9pZBgBIAEoCRIRCglzZW5zb3JfaWQYAiABKAkSFQoNaW5jbHVkZV9lbmRlZBgDIAEoCBIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJlChZMaXN0UGxhY2VtZW50c1Jlc3BvbnNlEjIKCnBsYWNlbWVudHMYASADKAsyHi5zZW5zb3JtZXNoLnJvb21zLnYxLlBsYWNlbWVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiXwoWQ3JlYXRlUGxhY2VtZW50UmVxdWVzdBIxCglwbGFjZW1lbnQYASABKAsyHi5zZW5zb3JtZXNoLnJvb21zLnYxLlBsYWNlbWVudBISCgpyZXF1ZXN0X2lkGAIgASgJIkwKF0NyZWF0ZVBsYWNlbWVudFJlc3BvbnNlEjEKCXBsYWNlbWVudBgBIAEoCzIeLnNlbnNvcm1lc2gucm9vbXMudjEuUGxhY2VtZW50IisKFkRlbGV0ZVBsYWNlbWVudFJlcXVlc3QSEQoJc2Vuc29yX2lkGAEgASgJIhkKF0RlbGV0ZVBsYWNlbWVudFJlc3BvbnNlIkMKGkxpc3RVbnBsYWNlZFNlbnNvcnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJImwKG0xpc3RVbnBsYWNlZFNlbnNvcnNSZXNwb25zZRI0CgdzZW5zb3JzGAEgAygLMiMuc2Vuc29ybWVzaC5yb29tcy52MS5VbnBsYWNlZFNlbnNvchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiUgoOVW5wbGFjZWRTZW5zb3ISEQoJc2Vuc29yX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSEQoJZGV2aWNlX2lkGAMgASgJEgwKBHVuaXQYBCABKAki6gEKFUdldFJvb21IaXN0b3J5UmVxdWVzdBIPCgdyb29tX2lkGAEgASgJEg4KBm1ldHJpYxgCIAEoCRIrCghpbnRlcnZhbBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCgpzdGFydF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcGFnZV9zaXplGAYgASgFEhIKCnBhZ2VfdG9rZW4YByABKAkidAoWR2V0Um9vbUhpc3RvcnlSZXNwb25zZRIzCgdidWNrZXRzGAEgAygLMiIuc2Vuc29ybWVzaC5yb29tcy52MS5IaXN0b3J5QnVja2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCRIMCgR1bml0GAMgASgJInEKDUhpc3RvcnlCdWNrZXQSKQoFc3RhcnQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBWNvdW50GAIgASgNEgwKBG1lYW4YAyABKAESCwoDbWluGAQgASgBEgsKA21heBgFIAEoASJQChdXYXRjaFJvb21NZXRyaWNzUmVxdWVzdBIOCgZjdXJzb3IYASABKAkSEAoIcm9vbV9pZHMYAiADKAkSEwoLYW5jZXN0b3JfaWQYAyABKAki1AEKGFdhdGNoUm9vbU1ldHJpY3NSZXNwb25zZRIOCgZjdXJzb3IYASABKAkSMQoGY2hhbmdlGAIgASgLMh8uc2Vuc29ybWVzaC5yb29tcy52MS5Sb29tQ2hhbmdlSAASOQoHcmVtb3ZlZBgDIAEoCzImLnNlbnNvcm1lc2gucm9vbXMudjEuUm9vbU1ldHJpY1JlbW92ZWRIABIxCghib29rbWFyaxgEIAEoCzIdLnNlbnNvcm1lc2gudHlwZXMudjEuQm9va21hcmtIAEIHCgVldmVudCJPCgpSb29tQ2hhbmdlEg8KB3Jvb21faWQYASABKAkSMAoHbWV0cmljcxgCIAMoCzIfLnNlbnNvcm1lc2gucm9vbXMudjEuUm9vbU1ldHJpYyI0ChFSb29tTWV0cmljUmVtb3ZlZBIPCgdyb29tX2lkGAEgASgJEg4KBm1ldHJpYxgCIAEoCSqAAQoJUGxhY2VLaW5kEhoKFlBMQUNFX0tJTkRfVU5TUEVDSUZJRUQQABITCg9QTEFDRV9LSU5EX1NJVEUQARIXChNQTEFDRV9LSU5EX0JVSUxESU5HEAISFAoQUExBQ0VfS0lORF9GTE9PUhADEhMKD1BMQUNFX0tJTkRfUk9PTRAEMuQICgxSb29tc1NlcnZpY2USYgoKTGlzdFBsYWNlcxImLnNlbnNvcm1lc2gucm9vbXMudjEuTGlzdFBsYWNlc1JlcXVlc3QaJy5zZW5zb3JtZXNoLnJvb21zLnYxLkxpc3RQbGFjZXNSZXNwb25zZSIDkAIBEmUKC0NyZWF0ZVBsYWNlEicuc2Vuc29ybWVzaC5yb29tcy52MS5DcmVhdGVQbGFjZVJlcXVlc3QaKC5zZW5zb3JtZXNoLnJvb21zLnYxLkNyZWF0ZVBsYWNlUmVzcG9uc2UiA5ACAhJlCgtVcGRhdGVQbGFjZRInLnNlbnNvcm1lc2gucm9vbXMudjEuVXBkYXRlUGxhY2VSZXF1ZXN0Giguc2Vuc29ybWVzaC5yb29tcy52MS5VcGRhdGVQbGFjZVJlc3BvbnNlIgOQAgISZQoLRGVsZXRlUGxhY2USJy5zZW5zb3JtZXNoLnJvb21zLnYxLkRlbGV0ZVBsYWNlUmVxdWVzdBooLnNlbnNvcm1lc2gucm9vbXMudjEuRGVsZXRlUGxhY2VSZXNwb25zZSIDkAICEm4KDkxpc3RQbGFjZW1lbnRzEiouc2Vuc29ybWVzaC5yb29tcy52MS5MaXN0UGxhY2VtZW50c1JlcXVlc3QaKy5zZW5zb3JtZXNoLnJvb21zLnYxLkxpc3RQbGFjZW1lbnRzUmVzcG9uc2UiA5ACARJxCg9DcmVhdGVQbGFjZW1lbnQSKy5zZW5zb3JtZXNoLnJvb21zLnYxLkNyZWF0ZVBsYWNlbWVudFJlcXVlc3QaLC5zZW5zb3JtZXNoLnJvb21zLnYxLkNyZWF0ZVBsYWNlbWVudFJlc3BvbnNlIgOQAgIScQoPRGVsZXRlUGxhY2VtZW50Eisuc2Vuc29ybWVzaC5yb29tcy52MS5EZWxldGVQbGFjZW1lbnRSZXF1ZXN0Giwuc2Vuc29ybWVzaC5yb29tcy52MS5EZWxldGVQbGFjZW1lbnRSZXNwb25zZSIDkAICEn0KE0xpc3RVbnBsYWNlZFNlbnNvcnMSLy5zZW5zb3JtZXNoLnJvb21zLnYxLkxpc3RVbnBsYWNlZFNlbnNvcnNSZXF1ZXN0GjAuc2Vuc29ybWVzaC5yb29tcy52MS5MaXN0VW5wbGFjZWRTZW5zb3JzUmVzcG9uc2UiA5ACARJuCg5HZXRSb29tSGlzdG9yeRIqLnNlbnNvcm1lc2gucm9vbXMudjEuR2V0Um9vbUhpc3RvcnlSZXF1ZXN0Gisuc2Vuc29ybWVzaC5yb29tcy52MS5HZXRSb29tSGlzdG9yeVJlc3BvbnNlIgOQAgESdgoQV2F0Y2hSb29tTWV0cmljcxIsLnNlbnNvcm1lc2gucm9vbXMudjEuV2F0Y2hSb29tTWV0cmljc1JlcXVlc3QaLS5zZW5zb3JtZXNoLnJvb21zLnYxLldhdGNoUm9vbU1ldHJpY3NSZXNwb25zZSIDkAIBMAFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_sensormesh_types_v1_stream]);
 
 /**
  * A site, building, floor or room.
@@ -138,55 +138,6 @@ export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/
   messageDesc(file_sensormesh_rooms_v1_rooms, 1);
 
 /**
- * A room and what is in it.
- *
- * @generated from message sensormesh.rooms.v1.Room
- */
-export type Room = Message<"sensormesh.rooms.v1.Room"> & {
-  /**
-   * The place's id.
-   *
-   * @generated from field: string room_id = 1;
-   */
-  roomId: string;
-
-  /**
-   * What people call it.
-   *
-   * @generated from field: string name = 2;
-   */
-  name: string;
-
-  /**
-   * The place it is in; empty = none.
-   *
-   * @generated from field: string parent_id = 3;
-   */
-  parentId: string;
-
-  /**
-   * The site it belongs to; empty = none.
-   *
-   * @generated from field: string site_id = 4;
-   */
-  siteId: string;
-
-  /**
-   * How many sensors are in it.
-   *
-   * @generated from field: uint32 sensors = 5;
-   */
-  sensors: number;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.Room.
- * Use `create(RoomSchema)` to create a new message.
- */
-export const RoomSchema: GenMessage<Room> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 2);
-
-/**
  * What one sensor of a room shows.
  *
  * @generated from message sensormesh.rooms.v1.RoomMetric
@@ -254,49 +205,7 @@ export type RoomMetric = Message<"sensormesh.rooms.v1.RoomMetric"> & {
  * Use `create(RoomMetricSchema)` to create a new message.
  */
 export const RoomMetricSchema: GenMessage<RoomMetric> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 3);
-
-/**
- * Names one place.
- *
- * @generated from message sensormesh.rooms.v1.GetPlaceRequest
- */
-export type GetPlaceRequest = Message<"sensormesh.rooms.v1.GetPlaceRequest"> & {
-  /**
-   * The place's id.
-   *
-   * @generated from field: string place_id = 1;
-   */
-  placeId: string;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.GetPlaceRequest.
- * Use `create(GetPlaceRequestSchema)` to create a new message.
- */
-export const GetPlaceRequestSchema: GenMessage<GetPlaceRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 4);
-
-/**
- * One place.
- *
- * @generated from message sensormesh.rooms.v1.GetPlaceResponse
- */
-export type GetPlaceResponse = Message<"sensormesh.rooms.v1.GetPlaceResponse"> & {
-  /**
-   * The place.
-   *
-   * @generated from field: sensormesh.rooms.v1.Place place = 1;
-   */
-  place?: Place | undefined;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.GetPlaceResponse.
- * Use `create(GetPlaceResponseSchema)` to create a new message.
- */
-export const GetPlaceResponseSchema: GenMessage<GetPlaceResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 5);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 2);
 
 /**
  * A page of places.
@@ -331,7 +240,7 @@ export type ListPlacesRequest = Message<"sensormesh.rooms.v1.ListPlacesRequest">
  * Use `create(ListPlacesRequestSchema)` to create a new message.
  */
 export const ListPlacesRequestSchema: GenMessage<ListPlacesRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 6);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 3);
 
 /**
  * A page of places.
@@ -359,7 +268,7 @@ export type ListPlacesResponse = Message<"sensormesh.rooms.v1.ListPlacesResponse
  * Use `create(ListPlacesResponseSchema)` to create a new message.
  */
 export const ListPlacesResponseSchema: GenMessage<ListPlacesResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 7);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 4);
 
 /**
  * The place to make.
@@ -387,7 +296,7 @@ export type CreatePlaceRequest = Message<"sensormesh.rooms.v1.CreatePlaceRequest
  * Use `create(CreatePlaceRequestSchema)` to create a new message.
  */
 export const CreatePlaceRequestSchema: GenMessage<CreatePlaceRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 8);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 5);
 
 /**
  * The place as stored.
@@ -408,7 +317,7 @@ export type CreatePlaceResponse = Message<"sensormesh.rooms.v1.CreatePlaceRespon
  * Use `create(CreatePlaceResponseSchema)` to create a new message.
  */
 export const CreatePlaceResponseSchema: GenMessage<CreatePlaceResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 9);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 6);
 
 /**
  * The changed place and which of its fields to take.
@@ -436,7 +345,7 @@ export type UpdatePlaceRequest = Message<"sensormesh.rooms.v1.UpdatePlaceRequest
  * Use `create(UpdatePlaceRequestSchema)` to create a new message.
  */
 export const UpdatePlaceRequestSchema: GenMessage<UpdatePlaceRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 10);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 7);
 
 /**
  * The place as it is now.
@@ -457,7 +366,7 @@ export type UpdatePlaceResponse = Message<"sensormesh.rooms.v1.UpdatePlaceRespon
  * Use `create(UpdatePlaceResponseSchema)` to create a new message.
  */
 export const UpdatePlaceResponseSchema: GenMessage<UpdatePlaceResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 11);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 8);
 
 /**
  * Names the place to delete.
@@ -485,7 +394,7 @@ export type DeletePlaceRequest = Message<"sensormesh.rooms.v1.DeletePlaceRequest
  * Use `create(DeletePlaceRequestSchema)` to create a new message.
  */
 export const DeletePlaceRequestSchema: GenMessage<DeletePlaceRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 12);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 9);
 
 /**
  * Nothing more to say.
@@ -500,70 +409,7 @@ export type DeletePlaceResponse = Message<"sensormesh.rooms.v1.DeletePlaceRespon
  * Use `create(DeletePlaceResponseSchema)` to create a new message.
  */
 export const DeletePlaceResponseSchema: GenMessage<DeletePlaceResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 13);
-
-/**
- * A page of rooms.
- *
- * @generated from message sensormesh.rooms.v1.ListRoomsRequest
- */
-export type ListRoomsRequest = Message<"sensormesh.rooms.v1.ListRoomsRequest"> & {
-  /**
-   * Only those below this place; empty = all.
-   *
-   * @generated from field: string ancestor_id = 1;
-   */
-  ancestorId: string;
-
-  /**
-   * At most this many; 0 = 100, more than 1,000 counts as 1,000.
-   *
-   * @generated from field: int32 page_size = 2;
-   */
-  pageSize: number;
-
-  /**
-   * `next_page_token` of the page before.
-   *
-   * @generated from field: string page_token = 3;
-   */
-  pageToken: string;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.ListRoomsRequest.
- * Use `create(ListRoomsRequestSchema)` to create a new message.
- */
-export const ListRoomsRequestSchema: GenMessage<ListRoomsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 14);
-
-/**
- * A page of rooms.
- *
- * @generated from message sensormesh.rooms.v1.ListRoomsResponse
- */
-export type ListRoomsResponse = Message<"sensormesh.rooms.v1.ListRoomsResponse"> & {
-  /**
-   * The rooms, by name.
-   *
-   * @generated from field: repeated sensormesh.rooms.v1.Room rooms = 1;
-   */
-  rooms: Room[];
-
-  /**
-   * Empty on the last page.
-   *
-   * @generated from field: string next_page_token = 2;
-   */
-  nextPageToken: string;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.ListRoomsResponse.
- * Use `create(ListRoomsResponseSchema)` to create a new message.
- */
-export const ListRoomsResponseSchema: GenMessage<ListRoomsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 15);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 10);
 
 /**
  * Which placements.
@@ -612,7 +458,7 @@ export type ListPlacementsRequest = Message<"sensormesh.rooms.v1.ListPlacementsR
  * Use `create(ListPlacementsRequestSchema)` to create a new message.
  */
 export const ListPlacementsRequestSchema: GenMessage<ListPlacementsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 16);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 11);
 
 /**
  * A page of placements.
@@ -640,7 +486,7 @@ export type ListPlacementsResponse = Message<"sensormesh.rooms.v1.ListPlacements
  * Use `create(ListPlacementsResponseSchema)` to create a new message.
  */
 export const ListPlacementsResponseSchema: GenMessage<ListPlacementsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 17);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 12);
 
 /**
  * Where to place which sensor.
@@ -668,7 +514,7 @@ export type CreatePlacementRequest = Message<"sensormesh.rooms.v1.CreatePlacemen
  * Use `create(CreatePlacementRequestSchema)` to create a new message.
  */
 export const CreatePlacementRequestSchema: GenMessage<CreatePlacementRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 18);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 13);
 
 /**
  * The placement as stored.
@@ -689,7 +535,7 @@ export type CreatePlacementResponse = Message<"sensormesh.rooms.v1.CreatePlaceme
  * Use `create(CreatePlacementResponseSchema)` to create a new message.
  */
 export const CreatePlacementResponseSchema: GenMessage<CreatePlacementResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 19);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 14);
 
 /**
  * Names the sensor to take out of its room.
@@ -710,7 +556,7 @@ export type DeletePlacementRequest = Message<"sensormesh.rooms.v1.DeletePlacemen
  * Use `create(DeletePlacementRequestSchema)` to create a new message.
  */
 export const DeletePlacementRequestSchema: GenMessage<DeletePlacementRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 20);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 15);
 
 /**
  * Nothing more to say.
@@ -725,7 +571,7 @@ export type DeletePlacementResponse = Message<"sensormesh.rooms.v1.DeletePlaceme
  * Use `create(DeletePlacementResponseSchema)` to create a new message.
  */
 export const DeletePlacementResponseSchema: GenMessage<DeletePlacementResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 21);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 16);
 
 /**
  * A page of sensors that are in no room.
@@ -753,7 +599,7 @@ export type ListUnplacedSensorsRequest = Message<"sensormesh.rooms.v1.ListUnplac
  * Use `create(ListUnplacedSensorsRequestSchema)` to create a new message.
  */
 export const ListUnplacedSensorsRequestSchema: GenMessage<ListUnplacedSensorsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 22);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 17);
 
 /**
  * A page of sensors that are in no room.
@@ -781,7 +627,7 @@ export type ListUnplacedSensorsResponse = Message<"sensormesh.rooms.v1.ListUnpla
  * Use `create(ListUnplacedSensorsResponseSchema)` to create a new message.
  */
 export const ListUnplacedSensorsResponseSchema: GenMessage<ListUnplacedSensorsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 23);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 18);
 
 /**
  * A sensor that is in no room.
@@ -823,63 +669,7 @@ export type UnplacedSensor = Message<"sensormesh.rooms.v1.UnplacedSensor"> & {
  * Use `create(UnplacedSensorSchema)` to create a new message.
  */
 export const UnplacedSensorSchema: GenMessage<UnplacedSensor> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 24);
-
-/**
- * Names one room.
- *
- * @generated from message sensormesh.rooms.v1.GetRoomMetricsRequest
- */
-export type GetRoomMetricsRequest = Message<"sensormesh.rooms.v1.GetRoomMetricsRequest"> & {
-  /**
-   * The room.
-   *
-   * @generated from field: string room_id = 1;
-   */
-  roomId: string;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.GetRoomMetricsRequest.
- * Use `create(GetRoomMetricsRequestSchema)` to create a new message.
- */
-export const GetRoomMetricsRequestSchema: GenMessage<GetRoomMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 25);
-
-/**
- * What a room's sensors show now.
- *
- * @generated from message sensormesh.rooms.v1.GetRoomMetricsResponse
- */
-export type GetRoomMetricsResponse = Message<"sensormesh.rooms.v1.GetRoomMetricsResponse"> & {
-  /**
-   * The room.
-   *
-   * @generated from field: string room_id = 1;
-   */
-  roomId: string;
-
-  /**
-   * One entry for each sensor in it, by metric.
-   *
-   * @generated from field: repeated sensormesh.rooms.v1.RoomMetric metrics = 2;
-   */
-  metrics: RoomMetric[];
-
-  /**
-   * When the answer was true.
-   *
-   * @generated from field: google.protobuf.Timestamp as_of = 3;
-   */
-  asOf?: Timestamp | undefined;
-};
-
-/**
- * Describes the message sensormesh.rooms.v1.GetRoomMetricsResponse.
- * Use `create(GetRoomMetricsResponseSchema)` to create a new message.
- */
-export const GetRoomMetricsResponseSchema: GenMessage<GetRoomMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 26);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 19);
 
 /**
  * Which history.
@@ -942,7 +732,7 @@ export type GetRoomHistoryRequest = Message<"sensormesh.rooms.v1.GetRoomHistoryR
  * Use `create(GetRoomHistoryRequestSchema)` to create a new message.
  */
 export const GetRoomHistoryRequestSchema: GenMessage<GetRoomHistoryRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 27);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 20);
 
 /**
  * A page of history.
@@ -977,7 +767,7 @@ export type GetRoomHistoryResponse = Message<"sensormesh.rooms.v1.GetRoomHistory
  * Use `create(GetRoomHistoryResponseSchema)` to create a new message.
  */
 export const GetRoomHistoryResponseSchema: GenMessage<GetRoomHistoryResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 28);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 21);
 
 /**
  * A summary of the readings of one interval.
@@ -1026,7 +816,7 @@ export type HistoryBucket = Message<"sensormesh.rooms.v1.HistoryBucket"> & {
  * Use `create(HistoryBucketSchema)` to create a new message.
  */
 export const HistoryBucketSchema: GenMessage<HistoryBucket> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 29);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 22);
 
 /**
  * Which rooms to watch, and where to go on.
@@ -1061,7 +851,7 @@ export type WatchRoomMetricsRequest = Message<"sensormesh.rooms.v1.WatchRoomMetr
  * Use `create(WatchRoomMetricsRequestSchema)` to create a new message.
  */
 export const WatchRoomMetricsRequestSchema: GenMessage<WatchRoomMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 30);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 23);
 
 /**
  * What changed in a room.
@@ -1113,7 +903,7 @@ export type WatchRoomMetricsResponse = Message<"sensormesh.rooms.v1.WatchRoomMet
  * Use `create(WatchRoomMetricsResponseSchema)` to create a new message.
  */
 export const WatchRoomMetricsResponseSchema: GenMessage<WatchRoomMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 31);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 24);
 
 /**
  * Metrics of a room that changed.
@@ -1141,7 +931,7 @@ export type RoomChange = Message<"sensormesh.rooms.v1.RoomChange"> & {
  * Use `create(RoomChangeSchema)` to create a new message.
  */
 export const RoomChangeSchema: GenMessage<RoomChange> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 32);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 25);
 
 /**
  * A metric that is no longer in a room.
@@ -1169,7 +959,7 @@ export type RoomMetricRemoved = Message<"sensormesh.rooms.v1.RoomMetricRemoved">
  * Use `create(RoomMetricRemovedSchema)` to create a new message.
  */
 export const RoomMetricRemovedSchema: GenMessage<RoomMetricRemoved> = /*@__PURE__*/
-  messageDesc(file_sensormesh_rooms_v1_rooms, 33);
+  messageDesc(file_sensormesh_rooms_v1_rooms, 26);
 
 /**
  * What a place is.
@@ -1226,16 +1016,6 @@ export const PlaceKindSchema: GenEnum<PlaceKind> = /*@__PURE__*/
  */
 export const RoomsService: GenService<{
   /**
-   * Returns one place.
-   *
-   * @generated from rpc sensormesh.rooms.v1.RoomsService.GetPlace
-   */
-  getPlace: {
-    methodKind: "unary";
-    input: typeof GetPlaceRequestSchema;
-    output: typeof GetPlaceResponseSchema;
-  },
-  /**
    * Lists places of every kind, parents before their children.
    *
    * @generated from rpc sensormesh.rooms.v1.RoomsService.ListPlaces
@@ -1277,16 +1057,6 @@ export const RoomsService: GenService<{
     output: typeof DeletePlaceResponseSchema;
   },
   /**
-   * Lists the rooms, by name, each with the number of its sensors.
-   *
-   * @generated from rpc sensormesh.rooms.v1.RoomsService.ListRooms
-   */
-  listRooms: {
-    methodKind: "unary";
-    input: typeof ListRoomsRequestSchema;
-    output: typeof ListRoomsResponseSchema;
-  },
-  /**
    * Lists placements: of a room, of a sensor, or all.
    *
    * @generated from rpc sensormesh.rooms.v1.RoomsService.ListPlacements
@@ -1326,16 +1096,6 @@ export const RoomsService: GenService<{
     methodKind: "unary";
     input: typeof ListUnplacedSensorsRequestSchema;
     output: typeof ListUnplacedSensorsResponseSchema;
-  },
-  /**
-   * Returns what a room's sensors show now, from memory.
-   *
-   * @generated from rpc sensormesh.rooms.v1.RoomsService.GetRoomMetrics
-   */
-  getRoomMetrics: {
-    methodKind: "unary";
-    input: typeof GetRoomMetricsRequestSchema;
-    output: typeof GetRoomMetricsResponseSchema;
   },
   /**
    * Summarises the history of one metric of a room in intervals aligned to the Unix epoch in UTC, across the sensors that
