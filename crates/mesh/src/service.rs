@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use sensormesh_proto::mesh::v1 as proto;
-use sensormesh_types::{Caller, Result};
+use sensormesh_types::{AuditRecord, Result, Scope};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::Shutdown;
+use crate::server::Drain;
 
 /// How one part of a service does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +26,10 @@ pub enum Condition {
 
 /// The future a check makes.
 pub(crate) type CheckFn = Arc<dyn Fn() -> BoxFuture<'static, Condition> + Send + Sync>;
+pub(crate) type PortFn = Box<dyn FnOnce(Drain) -> BoxFuture<'static, ()> + Send>;
 pub(crate) type TaskFn = Arc<dyn Fn(Shutdown) -> BoxFuture<'static, Result<()>> + Send + Sync>;
-pub(crate) type AuditFn = Arc<
-    dyn Fn(Caller, proto::ListAuditEntriesRequest) -> BoxFuture<'static, Result<proto::ListAuditEntriesResponse>>
-        + Send
-        + Sync,
->;
+pub(crate) type AuditFn =
+    Arc<dyn Fn(Scope, Option<u64>, u32) -> BoxFuture<'static, Result<Vec<AuditRecord>>> + Send + Sync>;
 
 /// A circuit breaker that the service keeps itself, such as its database's.
 pub(crate) struct OwnBreaker {
@@ -58,6 +57,7 @@ pub struct Service {
     pub(crate) breakers: Vec<OwnBreaker>,
     pub(crate) audit: Option<AuditFn>,
     pub(crate) operations: Option<axum::Router>,
+    pub(crate) ports: Vec<PortFn>,
 }
 
 impl Service {
@@ -72,6 +72,7 @@ impl Service {
             breakers: Vec::new(),
             audit: None,
             operations: None,
+            ports: Vec::new(),
         }
     }
 
@@ -124,19 +125,31 @@ impl Service {
         self
     }
 
-    /// Answers `MeshService.ListAuditEntries` from the service's log, within the caller's scope.
+    /// Answers `MeshService.ListAuditEntries` from the service's log: what changed within a scope, the newest first, up to
+    /// so many entries before a sequence number.
     pub fn audit<F, Fut>(mut self, list: F) -> Self
     where
-        F: Fn(Caller, proto::ListAuditEntriesRequest) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<proto::ListAuditEntriesResponse>> + Send + 'static,
+        F: Fn(Scope, Option<u64>, u32) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<AuditRecord>>> + Send + 'static,
     {
-        self.audit = Some(Arc::new(move |caller, request| Box::pin(list(caller, request))));
+        self.audit = Some(Arc::new(move |scope, before, limit| Box::pin(list(scope, before, limit))));
         self
     }
 
     /// Adds routes to the operations port beside `/health`, `/ready` and `/metrics`.
     pub fn operations(mut self, routes: axum::Router) -> Self {
         self.operations = Some(self.operations.take().unwrap_or_default().merge(routes));
+        self
+    }
+
+    /// Adds a port of the service's own, such as the edge's: `run` is called once the service takes calls, listens (see
+    /// [`crate::server::listen`]) and ends as the steps of stopping say.
+    pub fn port<F, Fut>(mut self, run: F) -> Self
+    where
+        F: FnOnce(Drain) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.ports.push(Box::new(move |drain| Box::pin(run(drain))));
         self
     }
 

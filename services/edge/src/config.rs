@@ -15,7 +15,8 @@ use crate::limit::Rate;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where it listens. An address that other machines reach needs a certificate or `behind_proxy`.
-    pub listen: SocketAddr,
+    /// Absent = port 8000 of this machine only; `up` puts its port base there.
+    pub listen: Option<SocketAddr>,
     /// The certificate chain for HTTPS, PEM. Read again when it changes. Empty = plain HTTP.
     pub tls_cert: PathBuf,
     /// The key of the certificate, PEM.
@@ -52,7 +53,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            listen: None,
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
             behind_proxy: Vec::new(),
@@ -71,6 +72,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8000)))
+    }
+
     /// Whether it speaks TLS.
     pub fn is_tls(&self) -> bool {
         !self.tls_cert.as_os_str().is_empty()
@@ -82,11 +88,11 @@ impl Config {
             let message = "a certificate and its key belong together: give --tls-cert and --tls-key, or neither";
             return Err(Error::precondition("TLS_INCOMPLETE", message));
         }
-        if !self.listen.ip().is_loopback() && !self.is_tls() && self.behind_proxy.is_empty() {
+        if !self.address().ip().is_loopback() && !self.is_tls() && self.behind_proxy.is_empty() {
             let message = format!(
                 "listening at {} in plain HTTP would show passwords and tokens to the network; give --tls-cert and \
                  --tls-key for HTTPS, or --behind-proxy with the address range of the reverse proxy that does TLS",
-                self.listen
+                self.address()
             );
             return Err(Error::precondition("PLAINTEXT_REFUSED", message));
         }
@@ -102,7 +108,7 @@ mod tests {
     fn plain_http_is_for_this_machine_or_a_proxy_only() {
         let local = Config::default();
         assert!(local.check().is_ok());
-        let open = Config { listen: "0.0.0.0:8000".parse().expect("address"), ..Config::default() };
+        let open = Config { listen: Some("0.0.0.0:8000".parse().expect("address")), ..Config::default() };
         let error = open.check().expect_err("refused");
         assert!(error.message().contains("--tls-cert") && error.message().contains("--behind-proxy"), "{error}");
         let proxied = Config { behind_proxy: vec!["10.0.0.0/8".parse().expect("range")], ..open.clone() };

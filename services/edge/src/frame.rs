@@ -124,7 +124,7 @@ fn status(trailers: &HeaderMap) -> Option<Status> {
 mod tests {
     use super::*;
     use http_body_util::StreamBody;
-    use hyper::body::Frame;
+    use http_body::Frame;
 
     fn answer(frames: Vec<Result<Frame<Bytes>, Status>>) -> Messages {
         let body = tonic::body::Body::new(StreamBody::new(futures::stream::iter(frames)));

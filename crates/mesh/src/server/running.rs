@@ -112,6 +112,9 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
         let last = drain.to_the_last();
         parts.spawn(async move { listen(door, app, &last).await });
     }
+    for port in std::mem::take(&mut service.ports) {
+        parts.spawn(port(drain.clone()));
+    }
     let mut all = service.tasks.clone();
     if service.name == AUTH {
         mesh.verifier().feeds_itself();
