@@ -10,6 +10,8 @@ pub(crate) const SHARD: i64 = 0;
 /// How many rows one INSERT writes, largest first: few texts, so that each is prepared once.
 const CHUNKS: [usize; 3] = [64, 8, 1];
 const COLUMNS: usize = 11;
+/// Rows that one page has at most.
+const PAGE: i64 = 1000;
 
 /// Something that happened, to be appended to the log in the transaction in which it happens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,8 +144,8 @@ pub(crate) async fn head(read: &mut Read) -> Result<Head> {
     })
 }
 
-/// Writes what a transaction appended, as its last statements. Returns the last sequence number.
-pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<u64> {
+/// Writes what a transaction appended, as its last statements. Returns the entries as they now stand.
+pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<LogEntry>> {
     let count = i64::try_from(pending.len()).map_err(Error::internal)?;
     let row = read
         .query("UPDATE log_head SET seq = seq + $1 WHERE shard = $2 RETURNING seq, hash")
@@ -177,7 +179,7 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<u64>
         let channel = read.store().channel();
         read.query("SELECT pg_notify($1, $2)").bind(channel).bind(seq.to_string()).fetch_one().await?;
     }
-    Ok(seq)
+    Ok(entries)
 }
 
 async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
@@ -207,19 +209,32 @@ async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
     Ok(())
 }
 
-/// Up to `limit` entries after `seq`, in order.
-pub(crate) async fn page(read: &mut Read, after: u64, limit: u32) -> Result<Vec<LogEntry>> {
+/// The entries after `seq`, in order, up to about `bytes` and at least one if there is one.
+pub(crate) async fn page(read: &mut Read, after: u64, bytes: u64) -> Result<Vec<LogEntry>> {
     let rows = read
         .query(
-            "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash FROM log \
-             WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+            "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash FROM (\
+             SELECT next.*, SUM(LENGTH(payload) + 128) OVER (ORDER BY seq) - LENGTH(payload) - 128 AS before FROM (\
+             SELECT * FROM log WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS next) AS sized \
+             WHERE before < $4 ORDER BY seq",
         )
         .bind(SHARD)
         .bind(i64::try_from(after).map_err(Error::internal)?)
-        .bind(limit)
+        .bind(PAGE)
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
         .fetch_all()
         .await?;
     rows.iter().map(LogEntry::from_row).collect()
+}
+
+/// Bytes of the entries after `seq`.
+pub(crate) async fn bytes_after(read: &mut Read, seq: u64) -> Result<u64> {
+    read.query("SELECT CAST(COALESCE(SUM(LENGTH(payload) + 128), 0) AS BIGINT) AS bytes FROM log WHERE shard = $1 AND seq > $2")
+        .bind(SHARD)
+        .bind(i64::try_from(seq).map_err(Error::internal)?)
+        .fetch_one()
+        .await?
+        .get("bytes")
 }
 
 impl Store {
@@ -250,7 +265,7 @@ impl Store {
         let head = head(&mut read).await?;
         let (mut seq, mut hash) = (head.trimmed, head.trimmed_hash);
         while seq < head.seq {
-            let entries = page(&mut read, seq, 500).await?;
+            let entries = page(&mut read, seq, 1 << 20).await?;
             if entries.is_empty() {
                 return Err(broken(seq + 1, "is missing"));
             }

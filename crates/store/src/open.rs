@@ -153,13 +153,6 @@ impl Store {
     pub(crate) fn channel(&self) -> String {
         upkeep::channel(self.inner.service)
     }
-
-    /// Tells watchers of this process that the log goes up to `seq`.
-    pub(crate) fn committed(&self, seq: Option<u64>) {
-        if let Some(seq) = seq {
-            self.inner.tail.reached(seq);
-        }
-    }
 }
 
 impl std::fmt::Debug for Store {

@@ -130,12 +130,8 @@ impl Tx {
     /// Makes everything durable and visible, and returns the sequence number of the last log entry it wrote
     /// (0 if it wrote none).
     pub async fn commit(mut self) -> Result<u64> {
-        let written = if self.entries.is_empty() {
-            None
-        } else {
-            let entries = std::mem::take(&mut self.entries);
-            Some(log::write(&mut self.read, entries).await?)
-        };
+        let pending = std::mem::take(&mut self.entries);
+        let entries = if pending.is_empty() { Vec::new() } else { log::write(&mut self.read, pending).await? };
         if self.read.failed {
             return Err(Error::internal("a transaction with a failed statement was committed"));
         }
@@ -145,8 +141,10 @@ impl Tx {
             Session::Postgres(tx) => tx.commit().await,
         };
         done.map_err(|error| store.note(Access::Write, error))?;
-        store.committed(written);
-        Ok(written.unwrap_or(0))
+        store.breaker(Access::Write).succeeded();
+        let last = entries.last().map_or(0, |entry| entry.seq);
+        store.inner.tail.committed(entries);
+        Ok(last)
     }
 
     /// Undoes everything now; dropping does the same a little later.

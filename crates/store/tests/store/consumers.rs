@@ -1,0 +1,158 @@
+//! Following a stream: effects once, dead letters, starting again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use sensormesh_store::{Incoming, Projection, Store, Tx};
+use sensormesh_types::{Code, Error, Result, Scope};
+
+use super::places;
+
+/// A followed log of numbers that misbehaves as told.
+#[derive(Clone, Default)]
+struct Numbers {
+    log: Arc<Mutex<Vec<i64>>>,
+    /// Ends each stream after so many messages.
+    cut: usize,
+    /// A number that can never be applied.
+    poison: Option<i64>,
+    /// Cursors below this are gone.
+    trimmed: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
+    resets: Arc<AtomicUsize>,
+}
+
+impl Projection for Numbers {
+    type Message = i64;
+
+    async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<i64>>>> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let log = self.log.lock().clone();
+        let after: usize = cursor.as_deref().unwrap_or("0").parse().expect("own cursor");
+        let mut messages = Vec::new();
+        if cursor.is_none() {
+            messages.extend(log.iter().map(|n| Incoming { cursor: String::new(), payload: Some(*n), size: 8 }));
+            messages.push(Incoming { cursor: log.len().to_string(), payload: None, size: 0 });
+        } else if after < self.trimmed.load(Ordering::SeqCst) {
+            return Err(Error::new(Code::Gone, "CURSOR_GONE", "trimmed"));
+        } else {
+            let rest = log.iter().enumerate().skip(after);
+            messages.extend(rest.map(|(i, n)| Incoming { cursor: (i + 1).to_string(), payload: Some(*n), size: 8 }));
+            if self.cut > 0 {
+                messages.truncate(self.cut);
+            }
+        }
+        Ok(stream::iter(messages.into_iter().map(Ok)).boxed())
+    }
+
+    async fn apply(&self, tx: &mut Tx, reset: bool, messages: &[i64]) -> Result<()> {
+        if reset {
+            self.resets.fetch_add(1, Ordering::SeqCst);
+            tx.query("DELETE FROM thing").execute().await?;
+        }
+        for n in messages {
+            if self.poison == Some(*n) {
+                return Err(Error::invalid("n", "is poison"));
+            }
+            tx.query("INSERT INTO thing (tenant, id, n) VALUES ('default', $1, 1) \
+                      ON CONFLICT (tenant, id) DO UPDATE SET n = thing.n + 1")
+                .bind(n.to_string())
+                .execute()
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn letter(&self, message: &i64) -> Vec<u8> {
+        message.to_le_bytes().to_vec()
+    }
+}
+
+/// What was applied how often, by number.
+async fn applied(store: &Store) -> Vec<(i64, i64)> {
+    let mut read = store.read(&Scope::system()).await.expect("read");
+    let rows = read.query("SELECT id, n FROM thing").fetch_all().await.expect("rows");
+    let mut all: Vec<(i64, i64)> = rows
+        .iter()
+        .map(|row| (row.get::<String>("id").expect("id").parse().expect("a number"), row.get("n").expect("n")))
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+async fn until_applied(store: &Store, numbers: &Numbers, expected: usize) -> Vec<(i64, i64)> {
+    let (following, store_) = (store.clone(), store.clone());
+    let task = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { following.follow("numbers", numbers).await }
+    });
+    let reached = sensormesh_testkit::system::eventually(Duration::from_secs(20), || async {
+        let all = applied(&store_).await;
+        (all.len() >= expected).then_some(all)
+    })
+    .await;
+    task.abort();
+    task.await.ok();
+    reached.expect("everything is applied")
+}
+
+fn each_once(range: std::ops::Range<i64>) -> Vec<(i64, i64)> {
+    range.map(|n| (n, 1)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_effect_happens_once_though_streams_end_and_the_consumer_is_killed() {
+    for place in places() {
+        let store = place.open().await;
+        let numbers = Numbers { cut: 3, ..Numbers::default() };
+        numbers.log.lock().extend(0..10);
+        assert_eq!(until_applied(&store, &numbers, 10).await, each_once(0..10));
+        numbers.log.lock().extend(10..30);
+        // The task was aborted; the next one goes on from the stored cursor.
+        assert_eq!(until_applied(&store, &numbers, 30).await, each_once(0..30));
+        assert_eq!(numbers.resets.load(Ordering::SeqCst), 1, "only the first start read the snapshot");
+        assert!(numbers.opened.load(Ordering::SeqCst) > 6, "the streams were cut");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_keeps_failing_is_passed_and_kept() {
+    for place in places() {
+        let store = place.open().await;
+        let mut numbers = Numbers::default();
+        until_applied(&store, &numbers, 0).await;
+        numbers.log.lock().extend(0..10);
+        numbers.poison = Some(4);
+        // Follow from an empty snapshot, so that the poison comes as a message of its own.
+        let mut tx = store.tx(&Scope::system()).await.expect("tx");
+        tx.query("INSERT INTO consumer (name, cursor, time) VALUES ('numbers', '0', 0) ON CONFLICT (name) DO UPDATE SET cursor = '0'")
+            .execute()
+            .await
+            .expect("cursor");
+        tx.commit().await.expect("commit");
+        let all = until_applied(&store, &numbers, 9).await;
+        assert_eq!(all, (0..10).filter(|n| *n != 4).map(|n| (n, 1)).collect::<Vec<_>>());
+        assert_eq!(store.consumers()["numbers"].dead_letters, 1);
+        let mut read = store.read(&Scope::system()).await.expect("read");
+        let letter = read.query("SELECT message FROM dead_letter").fetch_one().await.expect("a letter");
+        assert_eq!(letter.get::<Vec<u8>>("message").expect("bytes"), 4_i64.to_le_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_is_gone_starts_again_from_a_snapshot() {
+    for place in places() {
+        let store = place.open().await;
+        let numbers = Numbers::default();
+        numbers.log.lock().extend(0..3);
+        until_applied(&store, &numbers, 3).await;
+        numbers.log.lock().extend(3..8);
+        numbers.trimmed.store(5, Ordering::SeqCst);
+        assert_eq!(until_applied(&store, &numbers, 8).await, each_once(0..8));
+        assert_eq!(numbers.resets.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,154 @@
+//! The log: order, gaps, cursors, watching.
+
+use std::time::Duration;
+
+use futures::{FutureExt as _, StreamExt as _};
+use sensormesh_store::{Entry, Event, EventKind, Read, Store, WatchRequest};
+use sensormesh_types::{Code, Result, Scope};
+
+use super::{Place, places};
+
+fn entry(subject: &str) -> Entry {
+    Entry { kind: "thing.made".into(), subject: subject.into(), actor: "user:ada".into(), ..Entry::default() }
+}
+
+async fn append(store: &Store, tenant: &str, subject: &str) -> u64 {
+    let mut tx = store.tx(&Scope::tenant_of(tenant)).await.expect("tx");
+    tx.append(entry(subject));
+    tx.commit().await.expect("commit")
+}
+
+fn nothing(_: &mut Read) -> futures::future::BoxFuture<'_, Result<Vec<String>>> {
+    async { Ok(Vec::new()) }.boxed()
+}
+
+async fn next(stream: &mut (impl futures::Stream<Item = Result<Event<String>>> + Unpin)) -> Event<String> {
+    let next = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.expect("in time");
+    next.expect("not ended").expect("no error")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_leaves_no_gap() {
+    for place in places() {
+        let store = place.open().await;
+        assert_eq!(append(&store, "a", "1").await, 1);
+        let mut tx = store.tx(&Scope::tenant_of("a")).await.expect("tx");
+        tx.append(entry("lost"));
+        tx.rollback().await.expect("rollback");
+        let mut tx = store.tx(&Scope::tenant_of("a")).await.expect("tx");
+        tx.append(entry("dropped"));
+        drop(tx);
+        assert_eq!(append(&store, "a", "2").await, 2);
+        store.check_chain().await.expect("the chain holds");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_and_what_follows_leave_nothing_out() {
+    for place in places() {
+        let store = place.open().await;
+        append(&store, "default", "before").await;
+        let request = WatchRequest::new("", Scope::tenant_of("default"));
+        let mut stream = store.watch(request, |_| async { Ok(vec!["state".to_owned()]) }.boxed());
+        assert_eq!(next(&mut stream).await, Event { cursor: String::new(), kind: EventKind::Snapshot("state".into()) });
+        let bookmark = next(&mut stream).await;
+        assert!(matches!(bookmark.kind, EventKind::Bookmark { live: true, .. }) && !bookmark.cursor.is_empty());
+        append(&store, "other", "hidden").await;
+        append(&store, "default", "after").await;
+        let EventKind::Entry(seen) = next(&mut stream).await.kind else { panic!("an entry") };
+        assert_eq!((seen.subject.as_str(), seen.seq), ("after", 3));
+        let mut resumed = store.watch(WatchRequest::new(bookmark.cursor, Scope::tenant_of("default")), nothing);
+        let EventKind::Entry(again) = next(&mut resumed).await.kind else { panic!("an entry") };
+        assert_eq!(again, seen);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_watch_sees_every_entry_once_while_others_write() {
+    for place in places() {
+        let store = place.open().await;
+        let writers: Vec<_> = (0..4)
+            .map(|w| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    for i in 0..25 {
+                        append(&store, "default", &format!("{w}-{i}")).await;
+                    }
+                })
+            })
+            .collect();
+        let mut seen = Vec::new();
+        let mut cursor = store.cursor_at(0);
+        while seen.len() < 100 {
+            // A new stream every few entries: resuming must neither skip nor repeat.
+            let mut stream = store.watch(WatchRequest::new(cursor.clone(), Scope::system()), nothing);
+            for _ in 0..7 {
+                let event = next(&mut stream).await;
+                cursor = event.cursor;
+                if let EventKind::Entry(entry) = event.kind {
+                    seen.push(entry.seq);
+                }
+                if seen.len() == 100 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(seen, (1..=100).collect::<Vec<u64>>());
+        for writer in writers {
+            writer.await.expect("written");
+        }
+        store.check_chain().await.expect("the chain holds");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_future_and_forged_cursors_are_told_apart() {
+    for place in places() {
+        let store = place.open().await;
+        append(&store, "default", "1").await;
+        let elsewhere = Place::sqlite();
+        let other = elsewhere.open().await;
+        append(&other, "default", "1").await;
+        let cases = [
+            (other.cursor_at(1), Code::Gone),
+            (store.cursor_at(2), Code::Gone),
+            ("AAAA".to_owned(), Code::Invalid),
+        ];
+        for (cursor, code) in cases {
+            let mut stream = store.watch(WatchRequest::new(cursor, Scope::system()), nothing);
+            let error = stream.next().await.expect("an answer").expect_err("refused");
+            assert_eq!(error.code(), code, "{error:?}");
+            assert!(stream.next().await.is_none(), "a stream ends after an error");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_after_a_bookmark_when_it_is_old() {
+    let place = Place::sqlite();
+    let store = place.open().await;
+    let until = tokio::time::Instant::now() + Duration::from_millis(50);
+    let stream = store.watch(WatchRequest::new("", Scope::system()).until(Some(until)), nothing);
+    let events: Vec<_> = stream.collect().await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert!(events.iter().all(|event| matches!(event, Ok(Event { kind: EventKind::Bookmark { .. }, .. }))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_shows_the_own_tenant_newest_first_and_a_change_is_found() {
+    for place in places() {
+        let store = place.open().await;
+        for i in 1..=5 {
+            append(&store, if i == 3 { "other" } else { "default" }, &i.to_string()).await;
+        }
+        let own = store.list_audit(&Scope::tenant_of("default"), None, 3).await.expect("audit");
+        assert_eq!(own.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 4, 2]);
+        let rest = store.list_audit(&Scope::tenant_of("default"), Some(2), 3).await.expect("audit");
+        assert_eq!(rest.iter().map(|e| e.seq).collect::<Vec<_>>(), [1]);
+        let mut tx = store.tx(&Scope::system()).await.expect("tx");
+        tx.query("UPDATE log SET actor = $1 WHERE seq = 3").bind("user:mallory").execute().await.expect("update");
+        tx.commit().await.expect("commit");
+        let error = store.check_chain().await.expect_err("found");
+        assert_eq!((error.code(), error.metadata("seq")), (Code::Corrupt, Some("3")));
+    }
+}
