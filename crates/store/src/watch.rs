@@ -21,11 +21,28 @@ const PAGE_BYTES: u64 = 256 << 10;
 /// A reader that takes nothing for so long while more than that waits for it is ended, with its cursor.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Where a reader goes on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where a reader goes on, and what it may see.
+#[derive(Clone, Debug)]
 pub struct WatchRequest {
     /// The last cursor the reader has; empty = the present state first.
     pub cursor: String,
+    /// What the reader may see: entries of other tenants and sites are passed over.
+    pub scope: Scope,
+    /// When to end, cleanly and after a bookmark.
+    pub until: Option<Instant>,
+}
+
+impl WatchRequest {
+    /// From `cursor` on, for ever.
+    pub fn new(cursor: impl Into<String>, scope: Scope) -> Self {
+        Self { cursor: cursor.into(), scope, until: None }
+    }
+
+    /// Ends at that moment.
+    #[must_use]
+    pub fn until(self, until: Option<Instant>) -> Self {
+        Self { until, ..self }
+    }
 }
 
 /// One message of a watch.
@@ -48,9 +65,7 @@ pub enum EventKind<T> {
     Bookmark {
         /// There is no backlog: what follows is sent as it happens.
         live: bool,
-        /// What was sent since the last bookmark replaces what the reader knew: it was a snapshot.
-        reset: bool,
-        /// When nothing was missing, in microseconds since the Unix epoch.
+        /// When that was true, in microseconds since the Unix epoch.
         as_of: i64,
     },
 }
@@ -58,17 +73,13 @@ pub enum EventKind<T> {
 /// Reads the present state; in the transaction that also reads where the log ends.
 pub type Snapshot<T> = Box<dyn for<'a> FnOnce(&'a mut Read) -> BoxFuture<'a, Result<Vec<T>>> + Send>;
 
-/// Decides whether a reader is to see an entry of its tenant.
-type Filter = Box<dyn Fn(&LogEntry) -> bool + Send>;
-
 struct Watch<T> {
     store: Store,
     cursors: Cursors,
     head: tokio::sync::watch::Receiver<u64>,
-    scope: Scope,
-    filter: Filter,
-    /// How the reader begins; taken by its first poll.
-    beginning: Option<(String, Snapshot<T>)>,
+    request: WatchRequest,
+    /// Taken by the first poll.
+    snapshot: Option<Snapshot<T>>,
     ready: VecDeque<Event<T>>,
     /// Everything up to here was read.
     seen: u64,
@@ -84,27 +95,21 @@ impl Store {
     /// is committed from then on; with one: every entry after it, a bookmark, then what happens. In order, each once, none
     /// left out, a bookmark at least every 5 s.
     ///
-    /// Entries of another tenant are never shown, nor those of a site outside the scope; `filter` decides on the rest,
-    /// among them those of no site, which belong to the whole tenant.
-    ///
     /// A cursor of another database, of the future or past what is kept ends the stream with OUT_OF_RANGE and
     /// `earliest_cursor`; a forged one with INVALID_ARGUMENT; a reader that takes nothing for 10 s while more than 256 KiB
     /// wait is ended with ABORTED and `cursor`.
     pub fn watch<T: Send + 'static>(
         &self,
         request: WatchRequest,
-        scope: &Scope,
         snapshot: impl for<'a> FnOnce(&'a mut Read) -> BoxFuture<'a, Result<Vec<T>>> + Send + 'static,
-        filter: impl Fn(&LogEntry) -> bool + Send + 'static,
     ) -> BoxStream<'static, Result<Event<T>>> {
         let now = Instant::now();
         let watch = Watch {
             store: self.clone(),
             cursors: self.cursors(),
             head: self.inner.tail.subscribe(),
-            scope: scope.clone(),
-            filter: Box::new(filter),
-            beginning: Some((request.cursor, Box::new(snapshot))),
+            request,
+            snapshot: Some(Box::new(snapshot)),
             ready: VecDeque::new(),
             seen: 0,
             live: false,
@@ -117,7 +122,7 @@ impl Store {
                 return None;
             }
             let event = watch.next().await;
-            watch.ended = event.is_err();
+            watch.ended |= event.is_err();
             watch.given = Instant::now();
             Some((event, watch))
         })
@@ -132,14 +137,18 @@ impl Store {
 
 impl<T> Watch<T> {
     async fn next(&mut self) -> Result<Event<T>> {
-        if let Some((cursor, snapshot)) = self.beginning.take() {
-            self.begin(&cursor, snapshot).await?;
+        if let Some(snapshot) = self.snapshot.take() {
+            self.begin(snapshot).await?;
         } else if self.given.elapsed() > STALL {
             self.still_keeps_up().await?;
         }
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
+            }
+            if self.request.until.is_some_and(|until| Instant::now() >= until) {
+                self.ended = true;
+                return Ok(self.bookmark());
             }
             let caught_up = self.fill().await?;
             if !self.ready.is_empty() {
@@ -148,18 +157,21 @@ impl<T> Watch<T> {
             let due = self.marked.elapsed() >= BOOKMARK;
             if due || (caught_up && !self.live) {
                 self.live |= caught_up;
-                return Ok(self.bookmark(false));
+                return Ok(self.bookmark());
             }
             if caught_up {
-                let patience = (self.marked + BOOKMARK).saturating_duration_since(Instant::now());
+                let due = self.marked + BOOKMARK;
+                let next = self.request.until.map_or(due, |until| until.min(due));
+                let patience = next.saturating_duration_since(Instant::now());
                 beyond(&mut self.head, self.seen, patience).await;
             }
         }
     }
 
-    async fn begin(&mut self, cursor: &str, snapshot: Snapshot<T>) -> Result<()> {
+    async fn begin(&mut self, snapshot: Snapshot<T>) -> Result<()> {
+        let cursor = &self.request.cursor;
         let decoded = if cursor.is_empty() { None } else { Some(self.cursors.decode(cursor)?) };
-        let mut read = self.store.read(&self.scope).await?;
+        let mut read = self.store.read(&self.request.scope).await?;
         let head = log::head(&mut read).await?;
         let Some(positions) = decoded else {
             let state = snapshot(&mut read).await?;
@@ -167,7 +179,7 @@ impl<T> Watch<T> {
             self.ready.extend(events);
             self.seen = head.seq;
             self.live = true;
-            let bookmark = self.bookmark(true);
+            let bookmark = self.bookmark();
             self.ready.push_back(bookmark);
             return Ok(());
         };
@@ -192,7 +204,7 @@ impl<T> Watch<T> {
             entries.into_iter().for_each(|entry| self.take(entry));
             return Ok(caught_up);
         }
-        let mut read = self.store.read(&self.scope).await?;
+        let mut read = self.store.read(&self.request.scope).await?;
         let entries = log::page(&mut read, self.seen, PAGE_BYTES).await?;
         if entries.first().is_some_and(|first| first.seq != self.seen + 1) {
             let trimmed = log::head(&mut read).await?.trimmed;
@@ -205,18 +217,16 @@ impl<T> Watch<T> {
 
     fn take(&mut self, entry: Arc<LogEntry>) {
         self.seen = entry.seq;
-        let own_tenant = self.scope.is_system() || self.scope.tenant() == entry.tenant;
-        let own_site = entry.site.is_empty() || self.scope.admits(&entry.tenant, &entry.site);
-        if own_tenant && own_site && (self.filter)(&entry) {
+        if self.request.scope.admits(&entry.tenant, &entry.site) {
             let cursor = self.cursors.encode(&[(0, entry.seq)]);
             self.ready.push_back(Event { cursor, kind: EventKind::Entry(entry) });
         }
     }
 
-    fn bookmark(&mut self, reset: bool) -> Event<T> {
+    fn bookmark(&mut self) -> Event<T> {
         self.marked = Instant::now();
         let as_of = self.store.clock().now_micros();
-        let kind = EventKind::Bookmark { live: self.live, reset, as_of };
+        let kind = EventKind::Bookmark { live: self.live, as_of };
         Event { cursor: self.cursors.encode(&[(0, self.seen)]), kind }
     }
 
@@ -227,7 +237,7 @@ impl<T> Watch<T> {
             Some(_) => return Ok(()),
             None => self.seen,
         };
-        let mut read = self.store.read(&self.scope).await?;
+        let mut read = self.store.read(&self.request.scope).await?;
         if !self.live || log::bytes_after(&mut read, first_unread).await? <= PAGE_BYTES {
             return Ok(());
         }
