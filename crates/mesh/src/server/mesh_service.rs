@@ -1,8 +1,9 @@
 //! `MeshService`: what every service answers about itself.
 
+use sensormesh_observability::trace::TraceParent;
 use sensormesh_proto::mesh::v1 as proto;
 use sensormesh_proto::mesh::v1::mesh_service_server::MeshService;
-use sensormesh_types::{Error, time};
+use sensormesh_types::{AuditRecord, Error, page, time};
 use tonic::{Request, Response, Status};
 
 use super::health::{Health, words};
@@ -23,6 +24,21 @@ impl Api {
         let mut all: Vec<_> = self.mesh.breakers().into_iter().map(shown).chain(own).collect();
         all.sort_by(|a, b| a.upstream.cmp(&b.upstream));
         all
+    }
+
+    fn entry(&self, record: AuditRecord) -> proto::AuditEntry {
+        let trace_id =
+            record.traceparent.parse::<TraceParent>().map(|position| position.trace_id()).unwrap_or_default();
+        proto::AuditEntry {
+            service: self.mesh.service().to_owned(),
+            seq: record.seq,
+            time: Some(time::from_micros(record.time)),
+            kind: record.kind,
+            subject: record.subject,
+            actor: record.actor,
+            site_id: record.site,
+            trace_id,
+        }
     }
 }
 
@@ -98,12 +114,21 @@ impl MeshService for Api {
         &self,
         request: Request<proto::ListAuditEntriesRequest>,
     ) -> Result<Response<proto::ListAuditEntriesResponse>, Status> {
-        let caller = caller(&request)?.clone();
-        match &self.audit {
-            Some(list) => Ok(Response::new(list(caller, request.into_inner()).await?)),
-            // a service without data of its own has nothing to list
-            None => Ok(Response::new(proto::ListAuditEntriesResponse::default())),
-        }
+        let scope = caller(&request)?.scope.clone();
+        let request = request.into_inner();
+        // a service without data of its own has nothing to list
+        let Some(list) = &self.audit else { return Ok(Response::new(proto::ListAuditEntriesResponse::default())) };
+        let query = format!("audit/{}", scope.tenant());
+        let size = page::size(request.page_size, 100, 1000)?;
+        let before = page::after(&query, &request.page_token)?.and_then(|seq| seq.parse().ok());
+        let records = list(scope, before, size).await?;
+        let full = records.len() >= usize::try_from(size).unwrap_or(usize::MAX);
+        let next_page_token = match records.last() {
+            Some(last) if full => page::token(&query, &last.seq.to_string()),
+            _ => String::new(),
+        };
+        let entries = records.into_iter().map(|record| self.entry(record)).collect();
+        Ok(Response::new(proto::ListAuditEntriesResponse { entries, next_page_token }))
     }
 }
 
