@@ -1,1 +1,125 @@
-//! To be written.
+//! Who may come in: users, sessions, and the keys that everyone verifies tokens with.
+//!
+//! A log-in exchanges a password for an access token, a JWT of at most ten minutes that every service verifies by
+//! itself, and a refresh token that works once. What ends before its time (a log-out, a disabled user, a stolen refresh
+//! token) is a *revocation*: it is written in the transaction that makes it, and every service hears of it through
+//! `WatchVerification`. So this service may be down for a while and nobody notices who has a token.
+
+mod api;
+mod bootstrap;
+mod db;
+mod key;
+pub mod password;
+mod session;
+mod tasks;
+pub mod throttle;
+mod user;
+mod verification;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use sensormesh_mesh::{Mesh, Service, Verifier};
+use sensormesh_proto::auth::v1::auth_service_server::AuthServiceServer;
+use sensormesh_store::{Migration, Store};
+use sensormesh_types::{Clock, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The tables of this service.
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "auth", sql: include_str!("../migrations/0001_auth.sql") }];
+
+/// How accounts, sessions and keys are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Anybody may register. Meant for a system that listens on loopback only; otherwise an invitation is needed.
+    pub open_registration: bool,
+    /// Where the first start writes the one-time password of the user `admin`, readable by its owner only; a password
+    /// that stands there already is taken. Removed when the password is changed. Without it no `admin` is made.
+    pub bootstrap_password_file: Option<PathBuf>,
+    /// Where private signing keys are kept, a file each. Without it they are kept in the database, which replicas share.
+    pub state_dir: Option<PathBuf>,
+    /// How long an access token lives, at most ten minutes.
+    #[serde(with = "sensormesh_types::text::duration")]
+    pub access_token_life: Duration,
+    /// How long a session lives on without being refreshed.
+    #[serde(with = "sensormesh_types::text::duration")]
+    pub session_life: Duration,
+    /// How long one signing key is used.
+    #[serde(with = "sensormesh_types::text::duration")]
+    pub signing_key_life: Duration,
+    /// What a password hash costs.
+    pub password: password::Cost,
+    /// How much guessing of passwords is allowed.
+    pub throttle: throttle::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            open_registration: false,
+            bootstrap_password_file: None,
+            state_dir: None,
+            access_token_life: Duration::from_secs(600),
+            session_life: Duration::from_secs(30 * 24 * 3600),
+            signing_key_life: Duration::from_secs(30 * 24 * 3600),
+            password: password::Cost::default(),
+            throttle: throttle::Config::default(),
+        }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        if !(1..=600).contains(&self.access_token_life.as_secs()) {
+            return Err(Error::invalid("auth.access_token_life", "must be between 1s and 10m"));
+        }
+        if self.signing_key_life < Duration::from_secs(3600) {
+            return Err(Error::invalid("auth.signing_key_life", "must be at least 1h"));
+        }
+        Ok(())
+    }
+}
+
+/// What every part of the service works with.
+pub(crate) struct Auth {
+    config: Config,
+    store: Store,
+    clock: Clock,
+    verifier: Verifier,
+    hasher: password::Hasher,
+    throttle: throttle::Throttle,
+    files: Option<key::KeyFiles>,
+    ring: RwLock<Arc<key::Ring>>,
+    turning: tokio::sync::Mutex<()>,
+}
+
+/// Makes the service: the first key and the first user where there are none, the API, and its loops.
+pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service> {
+    config.check()?;
+    let auth = Arc::new(Auth {
+        hasher: password::Hasher::new(&config.password)?,
+        throttle: throttle::Throttle::new(config.throttle.clone()),
+        files: config.state_dir.as_deref().map(key::KeyFiles::new).transpose()?,
+        clock: mesh.clock().clone(),
+        verifier: mesh.verifier().clone(),
+        ring: RwLock::default(),
+        turning: tokio::sync::Mutex::default(),
+        config,
+        store: store.clone(),
+    });
+    tasks::turn_keys(&auth).await?;
+    tasks::know_revocations(&auth).await?;
+    auth.verifier.feeds_itself();
+    bootstrap::make_admin(&auth).await?;
+    let (keys, forget, follow) = (Arc::clone(&auth), Arc::clone(&auth), Arc::clone(&auth));
+    let service = Service::new("auth")
+        .grpc(AuthServiceServer::new(api::Api(Arc::clone(&auth))))
+        .task("turn signing keys", move |shutdown| tasks::keep_turning_keys(Arc::clone(&keys), shutdown))
+        .task("forget what has expired", move |shutdown| tasks::keep_forgetting(Arc::clone(&forget), shutdown))
+        .task("follow own revocations", move |shutdown| tasks::follow_own_log(Arc::clone(&follow), shutdown));
+    Ok(service)
+}

@@ -1,0 +1,242 @@
+//! Logging in, staying in, getting out.
+
+use prost::Message as _;
+use sensormesh_observability::Secret;
+use sensormesh_proto::auth::v1 as proto;
+use sensormesh_store::Entry;
+use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random, time};
+
+use super::{commit, end_session, revoke_user, user_and_session};
+use crate::db::session::Presented;
+use crate::key::micros;
+use crate::session::{Session, digest, new_refresh_token};
+use crate::user::{User, key_of, role_number};
+use crate::{Auth, bootstrap, db, password, tasks};
+
+/// One text for an unknown name, a wrong password and a disabled account.
+fn wrong_credentials() -> Error {
+    Error::new(Code::Unauthenticated, "INVALID_CREDENTIALS", "the user name or the password is wrong")
+}
+
+/// One text for a refresh token that is unknown, used, expired or of an ended session.
+fn wrong_refresh_token() -> Error {
+    Error::new(Code::Unauthenticated, "INVALID_REFRESH_TOKEN", "the refresh token is not valid; log in again")
+}
+
+pub(super) async fn create(
+    auth: &Auth,
+    caller: &Caller,
+    address: Option<&str>,
+    request: proto::CreateTokenRequest,
+) -> Result<proto::CreateTokenResponse> {
+    if !auth.ring.read().can_sign(auth.clock.now_micros()) {
+        tasks::turn_keys(auth).await?;
+    }
+    if request.grant_type == "refresh_token" {
+        return refresh(auth, caller, &Secret::new(request.refresh_token)).await;
+    }
+    log_in(auth, caller, address, request).await
+}
+
+async fn log_in(
+    auth: &Auth,
+    caller: &Caller,
+    address: Option<&str>,
+    request: proto::CreateTokenRequest,
+) -> Result<proto::CreateTokenResponse> {
+    let proto::CreateTokenRequest { username, password, client_id, .. } = request;
+    for (field, value) in [("username", &username), ("password", &password)] {
+        if value.is_empty() {
+            return Err(Error::invalid(field, "is required"));
+        }
+    }
+    let password = Secret::new(password);
+    auth.throttle.admit(&key_of(&username), address, auth.clock.now_micros())?;
+    let checked = check(auth, &username, &password).await;
+    match &checked {
+        Ok(Some(_)) => auth.throttle.succeeded(&key_of(&username), address),
+        Ok(None) => {}
+        Err(_) => auth.throttle.undecided(&key_of(&username), address),
+    }
+    let Some((user, hash, outdated)) = checked? else {
+        tracing::info!(address, "a log-in with wrong credentials was refused");
+        return Err(wrong_credentials());
+    };
+    let new_hash = if outdated { auth.hasher.hash(password).await? } else { hash.clone() };
+    let mut tx = auth.store.tx(&Scope::system()).await?;
+    let now = auth.clock.now_micros();
+    let user = db::user::log_in(&mut tx, &user, &hash, &new_hash, now).await?.ok_or_else(wrong_credentials)?;
+    let session = Session {
+        tenant: user.tenant.clone(),
+        session_id: random::id(now),
+        user_id: user.user_id.clone(),
+        client: client_id,
+        create_time: now,
+        expire_time: now.saturating_add(micros(auth.config.session_life)),
+    };
+    let refresh_token = new_refresh_token();
+    db::session::insert(&mut tx, &session, digest(refresh_token.reveal())).await?;
+    tx.append_for(user.tenant.clone(), session_entry("session.started", &session, &user, caller));
+    let answer = answer(auth, &user, &session, &refresh_token, now)?;
+    tx.commit().await?;
+    Ok(answer)
+}
+
+/// Compares the password. Unknown and disabled users take as long as others.
+async fn check(auth: &Auth, username: &str, password: &Secret<String>) -> Result<Option<(User, String, bool)>> {
+    let mut read = auth.store.read(&Scope::system()).await?;
+    let found = db::user::find_by_name(&mut read, username).await?;
+    drop(read);
+    let stored = found.as_ref().map(|(_, hash)| hash.clone());
+    let verdict = auth.hasher.verify(stored, password.clone()).await?;
+    Ok(found.filter(|(user, _)| verdict.right && !user.disabled).map(|(user, hash)| (user, hash, verdict.outdated)))
+}
+
+async fn refresh(auth: &Auth, caller: &Caller, token: &Secret<String>) -> Result<proto::CreateTokenResponse> {
+    let mut tx = auth.store.tx(&Scope::system()).await?;
+    let now = auth.clock.now_micros();
+    let mut session = match db::session::take_token(&mut tx, digest(token.reveal()), now).await? {
+        Presented::Good(session) => session,
+        Presented::Unknown => return Err(wrong_refresh_token()),
+        Presented::Reused(session) => {
+            // two parties hold the token, and nobody can tell which of them is the user
+            let revocation = end_session(auth, &mut tx, caller, &session.tenant, &session.session_id).await?;
+            let owner = db::user::find(&mut tx, &session.tenant, &session.user_id).await?;
+            if let Some((user, _)) = owner {
+                tx.append_for(user.tenant.clone(), session_entry("session.reused", &session, &user, caller));
+            }
+            commit(auth, tx, &[revocation]).await?;
+            tracing::warn!(session = session.session_id, user = session.user_id, "a used refresh token was presented");
+            return Err(wrong_refresh_token());
+        }
+    };
+    session.expire_time = now.saturating_add(micros(auth.config.session_life));
+    let kept = db::session::extend(&mut tx, &session, now).await?;
+    let user = match db::user::find(&mut tx, &session.tenant, &session.user_id).await? {
+        Some((user, _)) if kept && !user.disabled => user,
+        _ => return Err(wrong_refresh_token()),
+    };
+    let refresh_token = new_refresh_token();
+    db::session::insert_token(&mut tx, &session, digest(refresh_token.reveal())).await?;
+    tx.append_for(user.tenant.clone(), session_entry("session.refreshed", &session, &user, caller));
+    let answer = answer(auth, &user, &session, &refresh_token, now)?;
+    tx.commit().await?;
+    Ok(answer)
+}
+
+fn answer(
+    auth: &Auth,
+    user: &User,
+    session: &Session,
+    refresh_token: &Secret<String>,
+    now: i64,
+) -> Result<proto::CreateTokenResponse> {
+    let life = auth.config.access_token_life;
+    Ok(proto::CreateTokenResponse {
+        access_token: auth.ring.read().sign(user, session, now, life)?,
+        refresh_token: refresh_token.reveal().clone(),
+        token_type: "Bearer".to_owned(),
+        expires_in: i32::try_from(life.as_secs()).unwrap_or(600),
+    })
+}
+
+fn session_entry(kind: &str, session: &Session, user: &User, caller: &Caller) -> Entry {
+    // a log-in is made by the user, who was nobody when the call began
+    let actor = match caller.principal {
+        Principal::Anonymous | Principal::Service { .. } => format!("user:{}", user.username),
+        _ => caller.actor(),
+    };
+    Entry {
+        site: String::new(),
+        kind: kind.to_owned(),
+        subject: session.session_id.clone(),
+        actor,
+        traceparent: caller.traceparent.clone(),
+        payload: user.to_proto().encode_to_vec(),
+    }
+}
+
+/// Says whose the call's token is.
+pub(super) fn describe(auth: &Auth, caller: &Caller, header: Option<&str>) -> Result<proto::VerifyTokenResponse> {
+    let Principal::User { id, name, role, .. } = &caller.principal else {
+        return Err(Error::unauthenticated("the call was not made with an access token"));
+    };
+    // the operator certificate is a user without a token
+    let token = header.and_then(|header| header.split_once(' ')).map(|(_, token)| token.trim());
+    let claims = token.map(|token| auth.verifier.verify(token)).transpose()?;
+    Ok(proto::VerifyTokenResponse {
+        valid: true,
+        user_id: id.clone(),
+        username: name.clone(),
+        role: role_number(*role),
+        expire_time: claims.map(|claims| time::from_micros(claims.exp.saturating_mul(1_000_000))),
+    })
+}
+
+pub(super) async fn log_out(auth: &Auth, caller: &Caller, all_sessions: bool) -> Result<()> {
+    let (user_id, session_id) = user_and_session(caller)?;
+    let tenant = caller.tenant();
+    let mut tx = auth.store.tx(&caller.scope).await?;
+    let found = if all_sessions { db::user::lock(&mut tx, tenant, user_id).await? } else { None };
+    let (kind, subject, revocation) = if let Some(user) = &found {
+        db::session::delete_all(&mut tx, tenant, user_id).await?;
+        let revocation = revoke_user(auth, &mut tx, caller, user).await?;
+        db::user::set_revoked_second(&mut tx, user, revocation.second()).await?;
+        ("user.logged_out", user_id, revocation)
+    } else {
+        ("session.ended", session_id, end_session(auth, &mut tx, caller, tenant, session_id).await?)
+    };
+    tx.append(Entry {
+        kind: kind.to_owned(),
+        subject: subject.to_owned(),
+        actor: caller.actor(),
+        traceparent: caller.traceparent.clone(),
+        ..Entry::default()
+    });
+    commit(auth, tx, &[revocation]).await
+}
+
+pub(super) async fn change_password(
+    auth: &Auth,
+    caller: &Caller,
+    address: Option<&str>,
+    request: proto::ChangePasswordRequest,
+) -> Result<()> {
+    let (user_id, session_id) = user_and_session(caller)?;
+    let tenant = caller.tenant();
+    let (old, new) = (Secret::new(request.old_password), Secret::new(request.new_password));
+    let mut read = auth.store.read(&caller.scope).await?;
+    let found = db::user::find(&mut read, tenant, user_id).await?;
+    drop(read);
+    let (user, hash) = found.ok_or_else(|| Error::not_found("user", user_id))?;
+    password::check_choice(&user.username, new.reveal())
+        .map_err(|_| Error::invalid("new_password", "is easily guessed; choose another one"))?;
+    let account = key_of(&user.username);
+    auth.throttle.admit(&account, address, auth.clock.now_micros())?;
+    let verdict = auth.hasher.verify(Some(hash.clone()), old).await;
+    match &verdict {
+        Ok(verdict) if verdict.right => auth.throttle.succeeded(&account, address),
+        Ok(_) => {}
+        Err(_) => auth.throttle.undecided(&account, address),
+    }
+    if !verdict?.right {
+        return Err(Error::new(Code::Forbidden, "WRONG_PASSWORD", "the old password is wrong"));
+    }
+    let new_hash = auth.hasher.hash(new).await?;
+    let mut tx = auth.store.tx(&caller.scope).await?;
+    if !db::user::set_password(&mut tx, &user, &hash, &new_hash).await? {
+        return Err(Error::new(Code::Conflict, "PASSWORD_CHANGED", "the password was changed meanwhile"));
+    }
+    let mut revocations = Vec::new();
+    for other in db::session::list(&mut tx, tenant, user_id).await? {
+        if other != session_id {
+            revocations.push(end_session(auth, &mut tx, caller, tenant, &other).await?);
+        }
+    }
+    tx.append(db::user_entry("user.password_changed", &user, &caller.actor(), &caller.traceparent));
+    commit(auth, tx, &revocations).await?;
+    if user.one_time {
+        bootstrap::forget_password(auth);
+    }
+    Ok(())
+}

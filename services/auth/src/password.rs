@@ -1,0 +1,210 @@
+//! Passwords: hashed with argon2id, a few at a time, and as slowly for users that do not exist.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
+use sensormesh_observability::Secret;
+use sensormesh_types::{Error, Result, random};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+/// Passwords that are tried first by whoever guesses. Longer lists belong to whoever runs a public system.
+const WELL_KNOWN: &[&str] = &[
+    "password",
+    "password1",
+    "password123",
+    "passw0rd",
+    "12345678",
+    "123456789",
+    "1234567890",
+    "11111111",
+    "00000000",
+    "87654321",
+    "qwertyui",
+    "qwertyuiop",
+    "qwerty123",
+    "1q2w3e4r",
+    "1qaz2wsx",
+    "iloveyou",
+    "letmein1",
+    "welcome1",
+    "admin123",
+    "administrator",
+    "changeme",
+    "trustno1",
+    "sunshine",
+    "football",
+    "baseball",
+    "princess",
+    "superman",
+    "sensormesh",
+    "abcd1234",
+    "asdfghjkl",
+];
+
+/// What a hash costs. The defaults are the OWASP minimum for argon2id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cost {
+    /// KiB of memory for one hash.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes of memory.
+    pub lanes: u32,
+    /// Hashes computed at once.
+    pub at_once: usize,
+    /// Calls that may wait for their turn; one more is refused.
+    pub queue: usize,
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self { memory_kib: 19_456, passes: 2, lanes: 1, at_once: 2, queue: 32 }
+    }
+}
+
+impl Cost {
+    fn argon2(&self) -> Result<Argon2<'static>> {
+        let params = Params::new(self.memory_kib, self.passes, self.lanes, None)
+            .map_err(|error| Error::invalid("auth.password", format!("argon2 does not take this cost: {error}")))?;
+        Ok(Argon2::from(params))
+    }
+}
+
+/// Refuses a password that everybody would guess.
+pub fn check_choice(username: &str, password: &str) -> Result<()> {
+    let lower = password.to_lowercase();
+    if WELL_KNOWN.contains(&lower.as_str()) || lower == username.to_lowercase() {
+        return Err(Error::invalid("password", "is easily guessed; choose another one"));
+    }
+    Ok(())
+}
+
+/// Whether a stored hash costs less than new ones do, or cannot be read.
+fn is_weaker(stored: &str, cost: &Cost) -> bool {
+    let Ok(parsed) = PasswordHash::new(stored) else { return true };
+    let Ok(params) = Params::try_from(&parsed) else { return true };
+    parsed.algorithm.as_str() != "argon2id" || params.m_cost() < cost.memory_kib || params.t_cost() < cost.passes
+}
+
+/// What comparing a password with a stored hash showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The password is the right one.
+    pub right: bool,
+    /// It should be hashed again, because new hashes cost more.
+    pub outdated: bool,
+}
+
+/// Computes hashes on the blocking pool, never more at once than memory and cores allow.
+#[derive(Clone)]
+pub struct Hasher {
+    cost: Arc<Cost>,
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+impl Hasher {
+    /// A hasher of this cost; refuses a cost that argon2 does not take.
+    pub fn new(cost: &Cost) -> Result<Self> {
+        cost.argon2()?;
+        Ok(Self {
+            running: Arc::new(Semaphore::new(cost.at_once.max(1))),
+            admitted: Arc::new(Semaphore::new(cost.at_once.max(1) + cost.queue)),
+            cost: Arc::new(cost.clone()),
+        })
+    }
+
+    /// Hashes a new password to a PHC string.
+    pub async fn hash(&self, password: Secret<String>) -> Result<String> {
+        self.run(move |cost| hash(cost, password.reveal())).await
+    }
+
+    /// Compares a password with the stored hash; `None` (no such user) takes as long and is never right.
+    pub async fn verify(&self, stored: Option<String>, password: Secret<String>) -> Result<Verdict> {
+        self.run(move |cost| {
+            let Some(stored) = stored else {
+                hash(cost, password.reveal())?;
+                return Ok(Verdict { right: false, outdated: false });
+            };
+            let parsed = PasswordHash::new(&stored).map_err(|error| Error::internal(error.to_string()))?;
+            let right = cost.argon2()?.verify_password(password.reveal().as_bytes(), &parsed).is_ok();
+            Ok(Verdict { right, outdated: is_weaker(&stored, cost) })
+        })
+        .await
+    }
+
+    /// Waits for its turn, unless too many do already. The permits stay with the work: a caller who gives up
+    /// does not make room for another hash beside the one still being computed.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Cost) -> Result<T> + Send + 'static) -> Result<T> {
+        let admitted = Arc::clone(&self.admitted)
+            .try_acquire_owned()
+            .map_err(|_| Error::exhausted("LOGIN_QUEUE_FULL", "too many log-ins at once", Duration::from_secs(1)))?;
+        let running = Arc::clone(&self.running).acquire_owned().await.map_err(Error::internal)?;
+        let cost = Arc::clone(&self.cost);
+        let done = tokio::task::spawn_blocking(move || {
+            let _permits = (admitted, running);
+            work(&cost)
+        });
+        done.await.map_err(Error::internal)?
+    }
+}
+
+fn hash(cost: &Cost, password: &str) -> Result<String> {
+    let salt = random::bytes::<16>();
+    let hash = cost.argon2()?.hash_password_with_salt(password.as_bytes(), &salt);
+    hash.map(|hash| hash.to_string()).map_err(|error| Error::internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cheap() -> Cost {
+        Cost { memory_kib: 64, passes: 1, lanes: 1, at_once: 1, queue: 1 }
+    }
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_is_right() {
+        let hasher = Hasher::new(&cheap()).expect("hasher");
+        let stored = hasher.hash(secret("correct horse")).await.expect("hash");
+        assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
+        let right = hasher.verify(Some(stored.clone()), secret("correct horse")).await.expect("verify");
+        assert_eq!(right, Verdict { right: true, outdated: false });
+        assert!(!hasher.verify(Some(stored), secret("correct horsf")).await.expect("verify").right);
+        assert!(!hasher.verify(None, secret("correct horse")).await.expect("verify").right);
+    }
+
+    #[tokio::test]
+    async fn a_cheaper_hash_is_outdated() {
+        let stored = Hasher::new(&cheap()).expect("hasher").hash(secret("correct horse")).await.expect("hash");
+        let dearer = Hasher::new(&Cost { memory_kib: 128, ..cheap() }).expect("hasher");
+        let verdict = dearer.verify(Some(stored), secret("correct horse")).await.expect("verify");
+        assert_eq!(verdict, Verdict { right: true, outdated: true });
+    }
+
+    #[tokio::test]
+    async fn more_calls_than_the_queue_holds_are_told_to_come_back() {
+        let hasher = Hasher::new(&cheap()).expect("hasher");
+        let held = hasher.admitted.clone().acquire_many_owned(2).await.expect("permits");
+        let refused = hasher.hash(secret("correct horse")).await.expect_err("the queue is full");
+        assert_eq!(refused.reason(), "LOGIN_QUEUE_FULL");
+        assert!(refused.retry_after().is_some());
+        drop(held);
+        hasher.hash(secret("correct horse")).await.expect("there is room again");
+    }
+
+    #[test]
+    fn what_everybody_guesses_is_refused() {
+        assert!(check_choice("ada", "Password123").is_err());
+        assert!(check_choice("ada.lovelace", "ADA.LOVELACE").is_err());
+        assert!(check_choice("ada", "correct horse").is_ok());
+    }
+}

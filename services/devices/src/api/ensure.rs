@@ -1,0 +1,114 @@
+//! Sensors that come into being because something is said about them.
+
+use std::collections::HashMap;
+
+use sensormesh_proto::devices::v1 as proto;
+use sensormesh_store::Tx;
+use sensormesh_types::{Caller, DEFAULT_TENANT, Error, Principal, Result, Scope};
+
+use super::device::append_device;
+use super::sensor::append_sensor;
+use super::{Api, sensor};
+use crate::db;
+use crate::db::profile::Profiles;
+use crate::device::{Device, INGEST, site_for};
+use crate::sensor::Sensor;
+
+impl Api {
+    /// Registers those of the sensors that do not exist, all in one transaction, and returns all, in the order asked for.
+    pub(super) async fn ensure(
+        &self,
+        caller: &Caller,
+        request: proto::EnsureSensorsRequest,
+    ) -> Result<Vec<proto::Sensor>> {
+        let caller = &Caller { scope: scope_of(caller, &request.tenant)?, ..caller.clone() };
+        let ids: Vec<&str> = request.sensors.iter().map(|sensor| sensor.sensor_id.as_str()).collect();
+        let mut read = self.store.read(&caller.scope).await?;
+        let known = db::sensor::find_many(&mut read, &ids).await?;
+        if ids.iter().all(|id| known.contains_key(*id)) {
+            return shown(caller, &mut read, &ids, &known, &mut Profiles::default()).await;
+        }
+        drop(read);
+
+        let now = self.clock.now_micros();
+        let mut brought: HashMap<String, proto::Device> =
+            request.devices.iter().map(|device| (device.device_id.clone(), device.clone())).collect();
+        let mut tx = self.store.tx(&caller.scope).await?;
+        let mut known = db::sensor::find_many(&mut tx, &ids).await?;
+        let (mut sites, mut profiles) = (HashMap::new(), Profiles::default());
+        for (i, asked) in request.sensors.iter().enumerate() {
+            if known.contains_key(&asked.sensor_id) {
+                continue;
+            }
+            let mut new = Sensor::from_proto(asked, &format!("sensors[{i}]"), now)?;
+            if !sites.contains_key(&new.device_id) {
+                let site = self.ensure_device(&mut tx, caller, &new.device_id, &mut brought, now).await?;
+                sites.insert(new.device_id.clone(), site);
+            }
+            new.site = sites.get(&new.device_id).cloned().unwrap_or_default();
+            let profile = profiles.demand(&mut tx, &new.profile_id).await?.cloned();
+            if db::sensor::insert(&mut tx, &new).await? {
+                append_sensor(&mut tx, caller, "sensor.created", &new, new.to_proto(profile.as_ref()));
+                known.insert(new.sensor_id.clone(), new);
+            } else if let Some(others) = db::sensor::find(&mut tx, &new.sensor_id).await? {
+                known.insert(new.sensor_id, others);
+            }
+        }
+        let sensors = shown(caller, &mut tx, &ids, &known, &mut profiles).await?;
+        tx.commit().await?;
+        Ok(sensors)
+    }
+
+    /// Registers a device unless it exists, and says which site it is in.
+    async fn ensure_device(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        device_id: &str,
+        brought: &mut HashMap<String, proto::Device>,
+        now: i64,
+    ) -> Result<String> {
+        if let Some(device) = db::device::lock(tx, device_id).await? {
+            return match caller.scope.admits(caller.tenant(), &device.site) {
+                true => Ok(device.site),
+                false => Err(Error::not_found("device", device_id)),
+            };
+        }
+        let new = brought.remove(device_id).unwrap_or_default();
+        let origin = if new.origin.is_empty() { INGEST.to_owned() } else { new.origin.clone() };
+        let site_id = site_for(&new.site_id, &caller.scope, "devices.site_id")?;
+        let new = proto::Device { device_id: device_id.to_owned(), origin, site_id, ..new };
+        let device = Device::from_proto(new, &caller.scope, now)?;
+        if db::device::insert(tx, &device).await? {
+            append_device(tx, caller, "device.created", &device);
+            return Ok(device.site);
+        }
+        let device = db::device::find(tx, device_id).await?;
+        device.map(|device| device.site).ok_or_else(|| Error::not_found("device", device_id))
+    }
+}
+
+/// The tenant to register in: a peer says it, a user's is the token's.
+fn scope_of(caller: &Caller, tenant: &str) -> Result<Scope> {
+    match (&caller.principal, tenant) {
+        (Principal::Service { .. }, "") => Ok(Scope::tenant_of(DEFAULT_TENANT)),
+        (Principal::Service { .. }, tenant) => Ok(Scope::tenant_of(tenant)),
+        (_, tenant) if tenant.is_empty() || tenant == caller.tenant() => Ok(caller.scope.clone()),
+        _ => Err(Error::invalid("tenant", "only a peer service may say; a user's is the token's")),
+    }
+}
+
+async fn shown(
+    caller: &Caller,
+    read: &mut sensormesh_store::Read,
+    ids: &[&str],
+    known: &HashMap<String, Sensor>,
+    profiles: &mut Profiles,
+) -> Result<Vec<proto::Sensor>> {
+    let mut sensors = Vec::with_capacity(ids.len());
+    for id in ids {
+        let sensor = sensor::visible(caller, known.get(*id).cloned(), id)?;
+        sensors.push(sensor.to_proto(profiles.get(read, &sensor.profile_id).await?));
+    }
+    Ok(sensors)
+}

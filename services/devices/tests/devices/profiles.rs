@@ -1,0 +1,86 @@
+//! Profiles.
+
+use sensormesh_proto::devices::v1 as proto;
+use sensormesh_types::{Code, quantity::QUANTITIES};
+
+use crate::system::{Engine, System, User, call, mask, sensor};
+
+fn fridge() -> proto::Profile {
+    proto::Profile {
+        profile_id: "fridge".into(),
+        quantity: "temperature".into(),
+        unit: "°C".into(),
+        range_max: Some(15.0),
+        ..Default::default()
+    }
+}
+
+async fn make(user: &User, profile: proto::Profile) -> sensormesh_types::Result<proto::Profile> {
+    let request = proto::CreateProfileRequest { profile: Some(profile), request_id: String::new() };
+    call!(user.create_profile(request)).map(|response| response.profile.expect("profile"))
+}
+
+pub async fn builtin_profiles_are_listed_among_the_own_and_stay(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    make(&user, fridge()).await.expect("made");
+    let (mut ids, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = call!(user.list_profiles(proto::ListProfilesRequest { page_size: 7, page_token })).expect("page");
+        ids.extend(page.profiles.into_iter().map(|profile| (profile.profile_id, profile.builtin)));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(ids.len(), QUANTITIES.len() + 1);
+    assert!(ids.is_sorted());
+    assert!(ids.contains(&("fridge".to_owned(), false)) && ids.contains(&("humidity".to_owned(), true)));
+
+    let builtin = proto::Profile { profile_id: "humidity".into(), quantity: "ratio".into(), ..Default::default() };
+    assert_eq!(make(&user, builtin.clone()).await.expect_err("taken").code(), Code::Exists);
+    let update = proto::UpdateProfileRequest { profile: Some(builtin), update_mask: mask(&["quantity"]) };
+    assert_eq!(call!(user.update_profile(update)).expect_err("builtin").reason(), "BUILTIN_PROFILE");
+    let delete = proto::DeleteProfileRequest { profile_id: "humidity".into() };
+    assert_eq!(call!(user.delete_profile(delete)).expect_err("builtin").reason(), "BUILTIN_PROFILE");
+    let get = call!(user.get_profile(proto::GetProfileRequest { profile_id: "humidity".into() }));
+    assert_eq!(get.expect("found").profile.expect("profile").unit, "%");
+    let wrong = proto::Profile { profile_id: "x".into(), quantity: "happiness".into(), ..Default::default() };
+    assert_eq!(make(&user, wrong).await.expect_err("no quantity").fields()[0].field, "profile.quantity");
+}
+
+pub async fn a_changed_profile_changes_its_sensors(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    let made = make(&user, fridge()).await.expect("made");
+    assert_eq!((made.unit.as_str(), made.range_min, made.range_max), ("Cel", Some(-90.0), Some(15.0)));
+    let said = proto::Sensor { profile_id: "fridge".into(), ..sensor("k.t") };
+    let before = user.create_sensor(said).await.expect("made");
+    assert_eq!((before.range_max, before.quantity.as_str()), (Some(15.0), "temperature"));
+    let mut watch = system.watch_as_service("").await;
+    watch.until_live().await;
+
+    let warmer = proto::Profile { range_max: Some(20.0), ..made.clone() };
+    let update = |profile| proto::UpdateProfileRequest { profile: Some(profile), update_mask: mask(&["range_max"]) };
+    call!(user.update_profile(update(warmer))).expect("changed");
+    let stale = call!(user.update_profile(update(made))).expect_err("read before the change");
+    assert_eq!(stale.code(), Code::Conflict);
+    let after = user.sensor("k.t").await.expect("found");
+    assert_eq!(after.range_max, Some(20.0));
+    assert_ne!(after.etag, before.etag);
+    use proto::watch_devices_response::Event;
+    assert!(matches!(watch.next().await.event, Some(Event::Profile(profile)) if profile.range_max == Some(20.0)));
+    assert!(matches!(watch.next().await.event, Some(Event::Sensor(sensor)) if sensor == after));
+}
+
+pub async fn a_profile_in_use_stays(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    make(&user, fridge()).await.expect("made");
+    user.create_sensor(proto::Sensor { profile_id: "fridge".into(), ..sensor("k.t") }).await.expect("made");
+    let delete = proto::DeleteProfileRequest { profile_id: "fridge".into() };
+    assert_eq!(call!(user.delete_profile(delete.clone())).expect_err("in use").reason(), "PROFILE_IN_USE");
+    user.update_sensor(sensor("k.t"), &["profile_id"]).await.expect("without a profile");
+    call!(user.delete_profile(delete.clone())).expect("deleted");
+    assert_eq!(call!(user.delete_profile(delete)).expect_err("gone").code(), Code::NotFound);
+}
