@@ -1,7 +1,7 @@
 //! Certificates of this machine's services and of its operator.
 
 use anyhow::Result;
-use sensormesh_mesh::pki::Pki;
+use sensormesh_mesh::Pki;
 use sensormesh_types::Clock;
 
 use crate::cli::CertsArgs;

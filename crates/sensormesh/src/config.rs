@@ -3,7 +3,7 @@
 //! Precedence: flag, environment, file, default. The defaults stand, explained, in `config.default.toml`; a test keeps that
 //! file equal to the code.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -254,11 +254,6 @@ fn lookup<'t>(table: &'t Table, path: &[&str], key: &str) -> Option<&'t Value> {
         at = at.get(*part)?.as_table()?;
     }
     at.get(key).filter(|value| !value.is_table())
-}
-
-/// Where `name` lies in the data directory.
-pub fn in_data_dir(config: &Config, name: impl AsRef<Path>) -> PathBuf {
-    config.data_dir.join(name)
 }
 
 #[cfg(test)]

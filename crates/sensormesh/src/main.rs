@@ -6,7 +6,7 @@ mod config;
 mod contract;
 mod data_dir;
 mod replay;
-mod run;
+mod running;
 mod server;
 mod services;
 mod split;
@@ -16,7 +16,7 @@ mod up;
 use anyhow::Result;
 use clap::Parser as _;
 
-use cli::{Cli, Command, Common, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand};
 use config::Config;
 
 fn main() -> std::process::ExitCode {
@@ -60,19 +60,4 @@ fn run(command: Command) -> Result<()> {
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
-}
-
-/// Whether two commands would read the same configuration; used to name the right file in messages.
-impl Common {
-    /// The flags that lead another process to the same configuration.
-    pub fn to_flags(&self) -> Vec<std::ffi::OsString> {
-        let mut flags = Vec::new();
-        if let Some(file) = &self.config {
-            flags.extend(["--config".into(), file.into()]);
-        }
-        if let Some(dir) = &self.data_dir {
-            flags.extend(["--data-dir".into(), dir.into()]);
-        }
-        flags
-    }
 }

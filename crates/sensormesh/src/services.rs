@@ -1,14 +1,14 @@
 //! The one table of services. Nothing else asks which there are.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 use sensormesh_mesh::{Mesh, Service};
-use sensormesh_store as store;
+use sensormesh_store::{self as store, Store};
 use sensormesh_types::Result;
 
 use crate::config::Config;
+use crate::server::ADMIN_PASSWORD_FILE;
 
 /// The operations port of a service is this much above its own.
 pub const OPERATIONS_OFFSET: u16 = 1000;
@@ -57,12 +57,9 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 /// The mesh's configuration with what follows from the data directory and the ports.
 pub fn mesh_config(config: &Config) -> sensormesh_mesh::Config {
     let mut mesh = config.mesh.clone();
-    if mesh.pki_dir.as_os_str().is_empty() {
-        mesh.pki_dir = config.data_dir.join("pki");
-    }
-    if mesh.state_dir.as_os_str().is_empty() {
-        mesh.state_dir.clone_from(&config.data_dir);
-    }
+    // Both are relative to the data directory unless they are absolute.
+    mesh.pki_dir = config.data_dir.join(&mesh.pki_dir);
+    mesh.state_dir = config.data_dir.join(&mesh.state_dir);
     for entry in ALL {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, entry.port(config)));
         mesh.endpoints.entry(entry.name.to_owned()).or_insert_with(|| vec![address.to_string()]);
@@ -76,5 +73,48 @@ fn database(config: &Config) -> store::Config {
         "" => format!("sqlite:{}", config.data_dir.join("{service}.db").display()),
         url => url.to_owned(),
     };
-    store::Config { url, ..store::Config::default() }
+    store::Config::at(url)
+}
+
+async fn open(config: &Config, mesh: &Mesh, migrations: &'static [store::Migration]) -> Result<Store> {
+    Store::open(mesh.service(), &database(config), migrations, mesh.clock().clone()).await
+}
+
+async fn auth(config: Config, mesh: Mesh) -> Result<Service> {
+    let store = open(&config, &mesh, sensormesh_auth::MIGRATIONS).await?;
+    let mut own = config.auth.clone();
+    own.bootstrap_password_file.get_or_insert_with(|| config.data_dir.join(ADMIN_PASSWORD_FILE));
+    own.open_registration |= edge_address(&config).ip().is_loopback() && config.edge.behind_proxy.is_empty();
+    sensormesh_auth::start(own, &mesh, store).await
+}
+
+async fn devices(config: Config, mesh: Mesh) -> Result<Service> {
+    let store = open(&config, &mesh, sensormesh_devices::MIGRATIONS).await?;
+    sensormesh_devices::start(config.devices, &mesh, store).await
+}
+
+async fn telemetry(config: Config, mesh: Mesh) -> Result<Service> {
+    let databases = sensormesh_telemetry::Databases::open(&database(&config), mesh.clock().clone()).await?;
+    sensormesh_telemetry::start(config.telemetry, &mesh, databases).await
+}
+
+async fn adapters(config: Config, mesh: Mesh) -> Result<Service> {
+    let store = open(&config, &mesh, sensormesh_adapters::MIGRATIONS).await?;
+    sensormesh_adapters::start(config.adapters, &mesh, store).await
+}
+
+async fn rooms(config: Config, mesh: Mesh) -> Result<Service> {
+    let store = open(&config, &mesh, sensormesh_rooms::MIGRATIONS).await?;
+    sensormesh_rooms::start(config.rooms, &mesh, store).await
+}
+
+async fn edge(config: Config, mesh: Mesh) -> Result<Service> {
+    let mut own = config.edge.clone();
+    own.listen = Some(edge_address(&config));
+    sensormesh_edge::start(own, &mesh).await
+}
+
+/// Where the edge listens.
+pub fn edge_address(config: &Config) -> SocketAddr {
+    config.edge.listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, config.port_base)))
 }

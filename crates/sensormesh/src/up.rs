@@ -11,12 +11,16 @@ use crate::cli::{ServeArgs, UpArgs};
 use crate::config::Config;
 use crate::server::ADMIN_PASSWORD_FILE;
 use crate::services::{self, Entry};
-use crate::{certs, data_dir, run, split};
+use crate::{certs, data_dir, running, split};
 
 /// Runs the whole system until it is told to stop.
 pub async fn run(args: UpArgs) -> Result<()> {
     let mut config = Config::load(&args.common)?.with(&args.settings)?;
-    config.adapters.host.enabled = !args.settings.no_host_sensors;
+    config.adapters.host = !args.settings.no_host_sensors;
+    // On one machine nobody has to notice before a port closes.
+    config.mesh.limits = config.mesh.limits.prompt();
+    config.mesh.operations_limits = config.mesh.operations_limits.prompt();
+    config.edge.limits = config.edge.limits.prompt();
     data_dir::create(&config.data_dir)?;
     config.data_dir = config.data_dir.canonicalize()?;
     let _lock = data_dir::lock(&config.data_dir, "up", Duration::from_millis(500))?;
@@ -30,7 +34,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         supervisor.stop().await;
     } else {
         let entries: Vec<&Entry> = services::ALL.iter().collect();
-        let running = run::start(&config, &entries).await?;
+        let running = running::start(&config, &entries).await?;
         welcome(&config)?;
         told_to_stop().await?;
         running.stop().await;
@@ -55,7 +59,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
         entry.name.clone_into(&mut log.service_name);
     }
     let log = sensormesh_observability::init(&log)?;
-    let running = run::start(&config, &entries).await?;
+    let running = running::start(&config, &entries).await?;
     tracing::info!(services = args.services.join(","), "ready");
     if args.supervised {
         tokio::select! {
@@ -82,7 +86,7 @@ fn entry(name: &str) -> Result<&'static Entry> {
 fn welcome(config: &Config) -> Result<()> {
     let secure = !config.edge.tls_cert.as_os_str().is_empty();
     let scheme = if secure { "https" } else { "http" };
-    let listen = config.edge.listen.unwrap_or(([127, 0, 0, 1], config.port_base).into());
+    let listen = services::edge_address(config);
     let base = format!("{scheme}://{listen}");
     let password = config.data_dir.join(ADMIN_PASSWORD_FILE);
     let log_in = match std::fs::read_to_string(&password) {

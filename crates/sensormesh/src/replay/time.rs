@@ -1,7 +1,7 @@
 //! Times as recordings write them.
 
 use anyhow::{Context as _, Result, bail};
-use jiff::civil::{DateTime, date};
+use jiff::civil::DateTime;
 use jiff::tz::Offset;
 
 /// Names of columns that hold the time, in the order in which they are looked for.
@@ -102,11 +102,6 @@ fn parse_civil(text: &str) -> Option<DateTime> {
 fn nanos(moment: DateTime, offset: Offset) -> Result<i64> {
     let timestamp = offset.to_timestamp(moment)?;
     i64::try_from(timestamp.as_nanosecond()).context("the time is outside 1677 to 2262")
-}
-
-/// The first moment that a backfill may carry: 1990-01-01, as nanoseconds since the Unix epoch.
-pub fn earliest() -> i64 {
-    nanos(date(1990, 1, 1).at(0, 0, 0, 0), Offset::UTC).unwrap_or(0)
 }
 
 #[cfg(test)]
