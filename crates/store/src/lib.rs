@@ -8,6 +8,7 @@
 
 mod breaker;
 mod config;
+mod consume;
 mod cursor;
 mod error;
 mod follow;

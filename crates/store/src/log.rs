@@ -160,8 +160,7 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
     for Pending { tenant, entry } in pending {
         seq += 1;
         let Entry { site, kind, subject, actor, traceparent, payload } = entry;
-        let mut entry =
-            LogEntry { seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash: [0; 32] };
+        let mut entry = LogEntry { seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash: [0; 32] };
         hash = entry.chained(&hash);
         entry.hash = hash;
         entries.push(entry);

@@ -79,7 +79,9 @@ pub(crate) async fn run(
 /// Replaces the five words by what the engine calls them.
 fn words(sql: &str, engine: Engine) -> String {
     let table = match engine {
-        Engine::Sqlite => [("$int", "INTEGER"), ("$real", "REAL"), ("$bytes", "BLOB"), ("$text", "TEXT"), ("$strict", "STRICT")],
+        Engine::Sqlite => {
+            [("$int", "INTEGER"), ("$real", "REAL"), ("$bytes", "BLOB"), ("$text", "TEXT"), ("$strict", "STRICT")]
+        }
         Engine::Postgres => {
             [("$int", "BIGINT"), ("$real", "DOUBLE PRECISION"), ("$bytes", "BYTEA"), ("$text", "TEXT"), ("$strict", "")]
         }
@@ -136,7 +138,8 @@ async fn note(session: &mut Session, owner: &str, step: &Migration, checksum: &s
 
 /// Reads what the database is known by; a new one draws it.
 async fn identity(session: &mut Session) -> Result<Identity> {
-    const INSERT: &str = "INSERT INTO identity (id, incarnation, cursor_key) VALUES (1, $1, $2) ON CONFLICT (id) DO NOTHING";
+    const INSERT: &str =
+        "INSERT INTO identity (id, incarnation, cursor_key) VALUES (1, $1, $2) ON CONFLICT (id) DO NOTHING";
     const SELECT: &str = "SELECT incarnation, cursor_key, seq FROM identity, log_head WHERE id = 1 AND shard = 0";
     // Positive, because both engines count with a sign.
     let incarnation = i64::from_le_bytes(random::bytes()) & i64::MAX;

@@ -175,4 +175,3 @@ fn create_file(path: &Path) -> Result<()> {
     options.open(path).map_err(describe)?;
     Ok(())
 }
-

@@ -97,10 +97,7 @@ fn sqlite(sql: Cow<'static, str>, values: Vec<Value>) -> SqlxQuery<'static, Sqli
     query
 }
 
-fn postgres(
-    sql: Cow<'static, str>,
-    values: Vec<Value>,
-) -> SqlxQuery<'static, Postgres, sqlx::postgres::PgArguments> {
+fn postgres(sql: Cow<'static, str>, values: Vec<Value>) -> SqlxQuery<'static, Postgres, sqlx::postgres::PgArguments> {
     let mut query = match sql {
         Cow::Borrowed(text) => sqlx::query(text),
         Cow::Owned(text) => sqlx::query(AssertSqlSafe(text)),

@@ -20,6 +20,10 @@ struct Numbers {
     cut: usize,
     /// A number that can never be applied.
     poison: Option<i64>,
+    /// Whether applying the poison panics instead of failing.
+    panics: bool,
+    /// Never returns from applying, after everything is written.
+    hangs: bool,
     /// Cursors below this are gone.
     trimmed: Arc<AtomicUsize>,
     opened: Arc<AtomicUsize>,
@@ -55,14 +59,20 @@ impl Projection for Numbers {
             tx.query("DELETE FROM thing").execute().await?;
         }
         for n in messages {
+            assert!(!(self.panics && self.poison == Some(*n)), "a bug in a handler");
             if self.poison == Some(*n) {
                 return Err(Error::invalid("n", "is poison"));
             }
-            tx.query("INSERT INTO thing (tenant, id, n) VALUES ('default', $1, 1) \
-                      ON CONFLICT (tenant, id) DO UPDATE SET n = thing.n + 1")
-                .bind(n.to_string())
-                .execute()
-                .await?;
+            tx.query(
+                "INSERT INTO thing (tenant, id, n) VALUES ('default', $1, 1) \
+                      ON CONFLICT (tenant, id) DO UPDATE SET n = thing.n + 1",
+            )
+            .bind(n.to_string())
+            .execute()
+            .await?;
+        }
+        if self.hangs {
+            std::future::pending::<()>().await;
         }
         Ok(())
     }
@@ -154,5 +164,61 @@ async fn a_cursor_that_is_gone_starts_again_from_a_snapshot() {
         numbers.trimmed.store(5, Ordering::SeqCst);
         assert_eq!(until_applied(&store, &numbers, 8).await, each_once(0..8));
         assert_eq!(numbers.resets.load(Ordering::SeqCst), 2);
+    }
+}
+
+async fn letters(store: &Store) -> Vec<i64> {
+    let mut read = store.read(&Scope::system()).await.expect("read");
+    let rows = read.query("SELECT message FROM dead_letter ORDER BY id").fetch_all().await.expect("rows");
+    let number = |bytes: Vec<u8>| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    rows.iter().map(|row| number(row.get("message").expect("message"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_snapshot_that_keeps_failing_is_passed_and_the_rest_is_one_reset() {
+    for place in places() {
+        let store = place.open().await;
+        let numbers = Numbers { poison: Some(11), ..Numbers::default() };
+        numbers.log.lock().extend(0..20);
+        let expected: Vec<_> = (0..20).filter(|n| *n != 11).map(|n| (n, 1)).collect();
+        assert_eq!(until_applied(&store, &numbers, 19).await, expected);
+        assert_eq!(letters(&store).await, [11]);
+        assert_eq!(store.consumers()["numbers"].dead_letters, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_panics_loses_its_message_and_nothing_else() {
+    for place in places() {
+        let store = place.open().await;
+        let mut numbers = Numbers::default();
+        numbers.log.lock().push(0);
+        until_applied(&store, &numbers, 1).await;
+        (numbers.poison, numbers.panics) = (Some(2), true);
+        numbers.log.lock().extend(1..5);
+        assert_eq!(until_applied(&store, &numbers, 4).await, [(0, 1), (1, 1), (3, 1), (4, 1)]);
+        assert_eq!(letters(&store).await, [2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_killed_between_its_effect_and_the_commit_has_no_effect() {
+    for place in places() {
+        let store = place.open().await;
+        let mut numbers = Numbers { hangs: true, ..Numbers::default() };
+        numbers.log.lock().extend(0..10);
+        let task = tokio::spawn({
+            let (store, numbers) = (store.clone(), numbers.clone());
+            async move { store.follow("numbers", numbers).await }
+        });
+        let reset = || async { (numbers.resets.load(Ordering::SeqCst) > 0).then_some(()) };
+        sensormesh_testkit::system::eventually(Duration::from_secs(20), reset).await.expect("it has begun");
+        tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
+        task.abort();
+        task.await.expect_err("killed");
+        assert_eq!(applied(&store).await, []);
+        numbers.hangs = false;
+        assert_eq!(until_applied(&store, &numbers, 10).await, each_once(0..10));
+        assert_eq!(letters(&store).await, [0_i64; 0]);
     }
 }

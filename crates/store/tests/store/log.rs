@@ -109,11 +109,8 @@ async fn foreign_future_and_forged_cursors_are_told_apart() {
         let elsewhere = Place::sqlite();
         let other = elsewhere.open().await;
         append(&other, "default", "1").await;
-        let cases = [
-            (other.cursor_at(1), Code::Gone),
-            (store.cursor_at(2), Code::Gone),
-            ("AAAA".to_owned(), Code::Invalid),
-        ];
+        let cases =
+            [(other.cursor_at(1), Code::Gone), (store.cursor_at(2), Code::Gone), ("AAAA".to_owned(), Code::Invalid)];
         for (cursor, code) in cases {
             let mut stream = store.watch(WatchRequest::new(cursor, Scope::system()), nothing);
             let error = stream.next().await.expect("an answer").expect_err("refused");

@@ -13,8 +13,24 @@ async fn values_come_back_as_they_went_in() {
         let store = place.open().await;
         let mut tx = store.tx(&Scope::tenant_of("a")).await.expect("tx");
         let insert = "INSERT INTO thing (tenant, id, n, x, b) VALUES ($1, $2, $3, $4, $5)";
-        tx.query(insert).bind("a").bind("1").bind(i64::MIN).bind(-0.0).bind(vec![0_u8, 255]).execute().await.expect("1");
-        tx.query(insert).bind("a").bind("2").bind(7).bind(None::<f64>).bind(None::<Vec<u8>>).execute().await.expect("2");
+        tx.query(insert)
+            .bind("a")
+            .bind("1")
+            .bind(i64::MIN)
+            .bind(-0.0)
+            .bind(vec![0_u8, 255])
+            .execute()
+            .await
+            .expect("1");
+        tx.query(insert)
+            .bind("a")
+            .bind("2")
+            .bind(7)
+            .bind(None::<f64>)
+            .bind(None::<Vec<u8>>)
+            .execute()
+            .await
+            .expect("2");
         tx.commit().await.expect("commit");
         let mut read = store.read(&Scope::tenant_of("a")).await.expect("read");
         let rows = read.query("SELECT n, x, b FROM thing ORDER BY id").fetch_all().await.expect("rows");
@@ -63,7 +79,11 @@ async fn a_newer_schema_and_a_changed_step_are_refused_in_words() {
 async fn a_migration_that_fails_leaves_nothing_behind() {
     const BROKEN: &[Migration] = &[
         Migration { version: 1, name: "good", sql: "CREATE TABLE thing (id $int NOT NULL PRIMARY KEY) $strict;" },
-        Migration { version: 2, name: "bad", sql: "CREATE TABLE more (id $int NOT NULL PRIMARY KEY) $strict; NONSENSE;" },
+        Migration {
+            version: 2,
+            name: "bad",
+            sql: "CREATE TABLE more (id $int NOT NULL PRIMARY KEY) $strict; NONSENSE;",
+        },
     ];
     for place in places() {
         Store::open("things", &place.config, BROKEN, Clock::system()).await.expect_err("broken");
