@@ -20,6 +20,7 @@ mod engine;
 mod filter;
 mod history;
 mod hub;
+mod inprocess;
 mod ownership;
 mod seal;
 mod sender;
@@ -38,7 +39,9 @@ use sensormesh_types::Result;
 
 pub use config::Config;
 pub use db::Databases;
+pub use dedup::Found;
 pub use engine::Engine;
+pub use writer::Outcome;
 
 /// The service's name.
 pub const NAME: &str = "telemetry";

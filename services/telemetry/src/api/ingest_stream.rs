@@ -14,10 +14,10 @@ use sensormesh_proto::telemetry::v1::ingest_stream_request;
 use sensormesh_types::{Caller, Error, Result};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::ingest::count;
-use super::{Api, Stream};
+use super::{Answers, Api};
 use crate::catalog::{Sensor, Series};
 use crate::columns::{self, Checked};
 use crate::db::log::Door;
@@ -56,7 +56,7 @@ impl Api {
         &self,
         caller: &Caller,
         incoming: Streaming<pb::IngestStreamRequest>,
-    ) -> Stream<pb::IngestStreamResponse> {
+    ) -> Answers<pb::IngestStreamResponse> {
         let (answers, outgoing) = mpsc::channel(8);
         let session = Session {
             api: self.clone(),
@@ -73,10 +73,10 @@ impl Api {
                 () = answers.closed() => Ok(()),
             };
             if let Err(error) = ended {
-                let _ = answers.send(Err(error.into())).await; // the sender may have gone
+                let _ = answers.send(Err(error)).await; // the sender may have gone
             }
         }));
-        ReceiverStream::new(outgoing).boxed()
+        sensormesh_mesh::stream(ReceiverStream::new(outgoing))
     }
 }
 
@@ -84,7 +84,7 @@ impl Session {
     async fn run(
         mut self,
         mut incoming: Streaming<pb::IngestStreamRequest>,
-        answers: &mpsc::Sender<Result<pb::IngestStreamResponse, Status>>,
+        answers: &mpsc::Sender<Result<pb::IngestStreamResponse>>,
     ) -> Result<()> {
         let mut pending: FuturesOrdered<Pending> = FuturesOrdered::new();
         let mut open = true;
@@ -126,7 +126,7 @@ impl Session {
         &mut self,
         message: pb::IngestStreamRequest,
         pending: &mut FuturesOrdered<Pending>,
-        answers: &mpsc::Sender<Result<pb::IngestStreamResponse, Status>>,
+        answers: &mpsc::Sender<Result<pb::IngestStreamResponse>>,
     ) -> Result<()> {
         match message.message {
             Some(ingest_stream_request::Message::Announce(announce)) => {

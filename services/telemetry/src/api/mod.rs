@@ -10,8 +10,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
-use sensormesh_mesh::{Context, Mesh};
+use sensormesh_mesh::{Context, Mesh, Streaming as Answers};
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryService;
 use sensormesh_types::{Caller, Error, Result};
@@ -21,9 +20,6 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::catalog::Series;
 use crate::engine::Engine;
 use crate::sender::Registry;
-
-/// What a stream of answers is.
-type Stream<T> = BoxStream<'static, Result<T, Status>>;
 
 /// Readings over the contract.
 #[derive(Clone)]
@@ -95,9 +91,9 @@ fn range(start: Option<&prost_types::Timestamp>, end: Option<&prost_types::Times
 
 #[tonic::async_trait]
 impl TelemetryService for Api {
-    type IngestStreamStream = Stream<pb::IngestStreamResponse>;
-    type StreamReadingsStream = Stream<pb::StreamReadingsResponse>;
-    type WatchReadingsStream = Stream<pb::WatchReadingsResponse>;
+    type IngestStreamStream = Answers<pb::IngestStreamResponse>;
+    type StreamReadingsStream = Answers<pb::StreamReadingsResponse>;
+    type WatchReadingsStream = Answers<pb::WatchReadingsResponse>;
 
     async fn ingest_stream(
         &self,

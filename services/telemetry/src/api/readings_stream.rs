@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_types::{Caller, Result};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
-use super::{Api, Stream, range};
+use super::{Answers, Api, range};
 use crate::batch;
 use crate::catalog::Series;
 use crate::engine::Engine;
@@ -18,14 +16,14 @@ use crate::history::History;
 /// Readings of one message: about 32 KiB.
 const READINGS: usize = 4096;
 
-type Answers = mpsc::Sender<Result<pb::StreamReadingsResponse, Status>>;
+type Sending = mpsc::Sender<Result<pb::StreamReadingsResponse>>;
 
 impl Api {
     pub(super) async fn stream(
         &self,
         caller: &Caller,
         request: pb::StreamReadingsRequest,
-    ) -> Result<Stream<pb::StreamReadingsResponse>> {
+    ) -> Result<Answers<pb::StreamReadingsResponse>> {
         let (start, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
         self.reach(&request.min_seq).await?;
         let mut series = Vec::with_capacity(request.sensor_ids.len());
@@ -40,18 +38,18 @@ impl Api {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(error) => {
-                        let _ = answers.send(Err(error.into())).await; // the reader may have gone
+                        let _ = answers.send(Err(error)).await; // the reader may have gone
                         return;
                     }
                 }
             }
         });
-        Ok(ReceiverStream::new(outgoing).boxed())
+        Ok(sensormesh_mesh::stream(ReceiverStream::new(outgoing)))
     }
 }
 
 /// Sends one series; answers whether the reader is still there.
-async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), answers: &Answers) -> Result<bool> {
+async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), answers: &Sending) -> Result<bool> {
     let name = pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit() };
     let mut names = vec![name];
     let mut history = History::open(engine, series, range).await?;

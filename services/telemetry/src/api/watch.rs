@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use parking_lot::Mutex;
 use sensormesh_mesh::Context;
 use sensormesh_proto::telemetry::v1 as pb;
@@ -17,10 +16,9 @@ use sensormesh_series::Reading;
 use sensormesh_types::{Caller, Code, Error, Result, Scope, time};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tonic::Status;
 
 use super::rows::row;
-use super::{Api, Stream};
+use super::{Answers, Api};
 use crate::batch;
 use crate::catalog::Series;
 use crate::db;
@@ -44,7 +42,7 @@ impl Api {
         &self,
         caller: &Caller,
         request: pb::WatchReadingsRequest,
-    ) -> Result<Stream<pb::WatchReadingsResponse>> {
+    ) -> Result<Answers<pb::WatchReadingsResponse>> {
         let engine = &self.engine;
         let after = if request.cursor.is_empty() { None } else { Some(engine.place(&request.cursor)?) };
         if let Some(after) = after {
@@ -74,7 +72,7 @@ impl Api {
                 () = gone.closed() => Ok(()),
             };
             if let Err(error) = ended {
-                *ending.lock() = Some(Status::from(error));
+                *ending.lock() = Some(error);
             }
         });
         // the end is told beside the channel, which may be full of what the reader does not take
@@ -82,12 +80,12 @@ impl Api {
             match outgoing.recv().await {
                 Some(message) => Some((Ok(message), (outgoing, end))),
                 None => {
-                    let status = end.lock().take()?;
-                    Some((Err(status), (outgoing, end)))
+                    let error = end.lock().take()?;
+                    Some((Err(error), (outgoing, end)))
                 }
             }
         });
-        Ok(outgoing.boxed())
+        Ok(sensormesh_mesh::stream(outgoing))
     }
 }
 

@@ -1,0 +1,47 @@
+//! The engine without its contract: for measurements, which compare it with what the network adds.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use sensormesh_mesh::Shutdown;
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_types::Result;
+
+use crate::catalog::Sensor;
+use crate::columns::{self, Checked};
+use crate::engine::Engine;
+use crate::tasks;
+use crate::validate::Window;
+use crate::writer::{Outcome, Request};
+
+impl Engine {
+    /// Makes sensors known without `devices` and answers their numbers.
+    pub async fn register(&self, tenant: &str, sensor_ids: &[&str]) -> Result<Vec<u32>> {
+        for sensor_id in sensor_ids {
+            self.catalog.put_sensor(tenant, sensor_id, Sensor::default());
+        }
+        Ok(self.number(tenant, sensor_ids).await?.iter().map(|series| series.number).collect())
+    }
+
+    /// Takes a batch in columns as `IngestStream` does, with every check but that of the sender. It is queued when this
+    /// returns; the future it answers ends when the batch is durable.
+    pub async fn ingest(
+        &self,
+        tenant: &Arc<str>,
+        batch: pb::ReadingBatch,
+    ) -> Result<impl Future<Output = Result<Outcome>> + Send + 'static> {
+        let window = Window::at(self.clock.now_nanos(), false);
+        let Checked { groups, body, .. } = columns::check(batch, window, |number| {
+            let series = self.catalog.series(number).filter(|series| series.tenant == *tenant)?;
+            let sensor = series.sensor()?;
+            Some((series, sensor))
+        });
+        let (request, outcome) = Request::new(Arc::clone(tenant), groups, body, false);
+        self.enqueue(request, outcome).await
+    }
+
+    /// Seals until stopping is asked for, as the service's task does.
+    pub async fn seal(&self, shutdown: Shutdown) -> Result<()> {
+        tasks::seal(Arc::clone(self.state()), shutdown).await
+    }
+}

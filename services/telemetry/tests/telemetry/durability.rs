@@ -1,0 +1,108 @@
+//! What must still be there, whatever happens.
+
+use std::time::Duration;
+
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_telemetry::Config;
+use sensormesh_types::Code;
+
+use crate::history::{fill, noise};
+use crate::system::{Engine, NOW, SECOND, System, call, eventually, reading};
+
+pub async fn what_was_acknowledged_survives_a_crash(engine: Engine) {
+    let mut system = System::start(engine).await;
+    let values: Vec<f64> = noise(3).take(3_300).map(|n| n as f64 / 8.0).collect();
+    let start = NOW - 10_000 * SECOND;
+    fill(&system.operator(), "lab.a", start, SECOND, &values).await;
+    for round in 0..5 {
+        let user = system.operator();
+        let sent = (0..7).map(|i| reading("lab.b", NOW + round * 10 + i, i as f64)).collect();
+        user.send(sent).await.expect("taken");
+        system.crash().await;
+        let user = system.operator();
+        let read = user.readings("lab.a").await;
+        assert_eq!(read.iter().map(|r| r.1).collect::<Vec<_>>(), values);
+        assert_eq!(user.readings("lab.b").await.len() as i64, (round + 1) * 7);
+        let latest = user.latest().await;
+        assert_eq!(latest[0], ("lab.a".to_owned(), start + 3_299 * SECOND, values[3_299]));
+        assert_eq!(latest[1], ("lab.b".to_owned(), NOW + round * 10 + 6, 6.0));
+        // what was there before the crash is still known
+        let answer = user.send(vec![reading("lab.b", NOW, 0.0), reading("lab.a", start, values[0])]).await;
+        assert_eq!(answer.expect("taken").duplicates, 2);
+    }
+}
+
+pub async fn the_log_is_cut_and_the_readings_stay(engine: Engine) {
+    let config = Config {
+        log_max_age: Duration::from_secs(3600),
+        unsealed_readings: 500,
+        log_max_bytes: 4096,
+        ..Config::default()
+    };
+    let mut system = System::with(engine, config).await;
+    let user = system.operator();
+    let mut watch = user.watch(pb::WatchReadingsRequest::default()).await;
+    let (_, old) = watch.until_live().await;
+    drop(watch);
+    let values: Vec<f64> = noise(4).take(6_000).map(|n| n as f64 / 8.0).collect();
+    fill(&user, "lab.a", NOW - 10_000 * SECOND, SECOND, &values).await;
+    fill(&user, "lab.b", NOW - 10_000 * SECOND, SECOND, &values[..30]).await;
+    system.clock.advance(Duration::from_secs(4000));
+    let cut = || async {
+        let request = pb::WatchReadingsRequest { cursor: old.clone(), ..Default::default() };
+        let user = system.operator();
+        let mut client = user.client();
+        match user.act(client.watch_readings(request)).await {
+            Ok(_) => false,
+            Err(status) => {
+                let error = sensormesh_types::Error::from(status);
+                assert_eq!(error.code(), Code::Gone);
+                assert!(error.metadata("earliest_cursor").is_some());
+                true
+            }
+        }
+    };
+    eventually("the log is cut", cut).await;
+    for _ in 0..2 {
+        let user = system.operator();
+        let read = user.readings("lab.a").await;
+        assert_eq!(read.iter().map(|r| r.1).collect::<Vec<_>>(), values);
+        assert_eq!(user.readings("lab.b").await.len(), 30);
+        assert_eq!(user.latest().await[1].2, values[29]);
+        system.restart().await;
+    }
+    // and it goes on
+    let user = system.operator();
+    assert_eq!(user.send(vec![reading("lab.b", NOW, 1.0)]).await.expect("taken").accepted, 1);
+    assert_eq!(user.readings("lab.b").await.len(), 31);
+}
+
+pub async fn sensors_known_before_are_taken_without_devices(engine: Engine) {
+    let mut system = System::start(engine).await;
+    system.operator().send(vec![reading("lab.a", NOW, 1.0)]).await.expect("taken");
+    system.stop_devices().await;
+    system.restart().await;
+    let user = system.operator();
+    assert_eq!(user.send(vec![reading("lab.a", NOW + 1, 2.0)]).await.expect("taken").accepted, 1);
+    let mut ingest = user.open().await;
+    ingest.numbers(&["lab.a"]).await;
+    let list = pb::ListReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
+    assert_eq!(call!(user.list_readings(list)).expect("list").readings.len(), 2);
+}
+
+pub async fn a_second_replica_waits_for_the_log(url: String) {
+    use sensormesh_telemetry::{Databases, Engine};
+    use sensormesh_types::Clock;
+    let config = sensormesh_store::Config::at(url);
+    let open = || async {
+        let databases = Databases::open(&config, Clock::system()).await.expect("databases");
+        Engine::open(Config::default(), databases, Clock::system()).await.expect("engine")
+    };
+    let first = open().await;
+    let second = open();
+    tokio::pin!(second);
+    let waiting = tokio::time::timeout(Duration::from_millis(1500), &mut second).await;
+    assert!(waiting.is_err(), "the second replica did not wait");
+    drop(first);
+    tokio::time::timeout(Duration::from_secs(20), second).await.expect("the second replica takes over");
+}

@@ -1,0 +1,76 @@
+//! The service from outside, through its contract, on both engines.
+
+mod devices;
+mod durability;
+mod history;
+mod isolation;
+mod quarantine;
+mod recorded;
+mod rows;
+mod stream;
+mod system;
+mod watch;
+
+use system::Engine;
+
+/// Makes two tests of each: one on SQLite and one on PostgreSQL, where there is a server for tests.
+macro_rules! on_both_engines {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$module::$name(super::Engine::Sqlite).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(url) = sensormesh_testkit::postgres::url_for_new_database() {
+                    super::$module::$name(super::Engine::Postgres(url)).await;
+                }
+            })*
+        }
+    };
+}
+
+on_both_engines!(
+    rows::readings_come_back_as_they_were_sent,
+    rows::each_refused_reading_is_named_and_the_rest_is_taken,
+    rows::a_request_of_which_nothing_can_be_taken_fails_and_names_the_fields,
+    rows::a_reading_sent_again_is_a_duplicate_or_a_revision,
+    rows::the_same_batch_id_gives_the_first_answer,
+    rows::values_out_of_range_are_kept_and_left_out_of_aggregates,
+    rows::recorded_data_is_taken_from_1990_on,
+    stream::batches_are_acknowledged_in_order_and_read_back,
+    stream::what_cannot_be_taken_is_rejected_with_its_place,
+    stream::a_batch_sent_again_is_known,
+    stream::a_wrong_number_or_size_ends_the_stream,
+    history::blocks_and_tail_read_as_one,
+    history::late_readings_and_revisions_find_their_place_in_sealed_blocks,
+    history::pages_go_both_ways_and_are_complete,
+    history::aggregates_equal_a_naive_recount,
+    history::what_was_just_written_is_read_with_its_cursor,
+    history::old_readings_end_with_their_retention,
+    durability::what_was_acknowledged_survives_a_crash,
+    durability::the_log_is_cut_and_the_readings_stay,
+    durability::sensors_known_before_are_taken_without_devices,
+    quarantine::readings_of_unknown_sensors_wait_until_devices_is_back,
+    isolation::tenants_do_not_see_each_other,
+    isolation::a_user_narrowed_to_a_site_sees_and_sends_that_site_only,
+    isolation::a_deleted_sensors_readings_stay,
+    watch::the_latest_readings_come_first_then_what_arrives,
+    watch::a_watcher_that_resumes_sees_everything_once,
+    watch::only_what_was_asked_for_is_sent,
+    watch::columns_and_latest_say_the_same_in_fewer_words,
+    watch::cursors_that_cannot_be_resumed_are_refused,
+    watch::a_reader_that_takes_nothing_is_ended_with_its_cursor,
+    recorded::a_recording_comes_back_and_its_means_are_exact,
+);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_replica_waits_for_the_log() {
+    if let Some(url) = sensormesh_testkit::postgres::url_for_new_database() {
+        durability::a_second_replica_waits_for_the_log(url).await;
+    }
+}
