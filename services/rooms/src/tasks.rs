@@ -142,7 +142,7 @@ pub async fn follow_own_log(store: Store, hub: Hub, shutdown: Shutdown) -> Resul
                     tenants.insert(name, tenant);
                 }
                 EventKind::Entry(entry) => {
-                    changed.insert(entry.tenant);
+                    changed.insert(entry.tenant.clone());
                 }
                 EventKind::Bookmark { .. } if !loaded => {
                     loaded = true;
