@@ -54,6 +54,7 @@ export function scale(code: string, largest: number): { factor: number; symbol: 
 /** A value and its unit, ready to show. */
 export function measured(value: number | undefined, code: string): { text: string; unit: string } {
   if (value === undefined) return { text: "–", unit: "" };
+  if (code === "s" && value >= 120) return { text: span(value * 1000), unit: "" };
   const { factor, symbol } = scale(code, value);
   const scaled = value / factor;
   const decimals = units[code]?.decimals;
