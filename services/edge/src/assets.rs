@@ -9,8 +9,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    VARY,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, VARY,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::RwLock;
@@ -44,7 +44,8 @@ pub fn find(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     if let Some(file) = Dashboard::get(name).filter(|_| !name.is_empty()) {
         return Some(answer(name, file, headers));
     }
-    let wants_page = headers.get_all(ACCEPT).iter().any(|accept| accept.as_bytes().windows(9).any(|w| w == b"text/html"));
+    let wants_page =
+        headers.get_all(ACCEPT).iter().any(|accept| accept.as_bytes().windows(9).any(|w| w == b"text/html"));
     // a name with a dot, or something for programs, is not there: a page in its place would only confuse
     let is_page = name.is_empty() || (wants_page && !name.contains('.') && !name.starts_with("v1/") && name != "v1");
     if !is_page {
@@ -80,12 +81,14 @@ fn answer(name: &str, file: rust_embed::EmbeddedFile, headers: &HeaderMap) -> Re
     }
     let set = response.headers_mut();
     let mime = mime_guess::from_path(name).first_or_octet_stream();
-    let text = mime.type_() == "text" || ["javascript", "json", "svg", "wasm"].iter().any(|t| mime.subtype().as_str().contains(t));
+    let text = mime.type_() == "text"
+        || ["javascript", "json", "svg", "wasm"].iter().any(|t| mime.subtype().as_str().contains(t));
     let named = if mime.type_() == "text" { format!("{mime}; charset=utf-8") } else { mime.to_string() };
     if let Ok(named) = HeaderValue::from_str(&named) {
         set.insert(CONTENT_TYPE, named);
     }
-    let gzip = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("gzip"));
+    let gzip =
+        headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("gzip"));
     let data = if gzip && text && file.data.len() > 1024 {
         set.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         compressed(name, &tag, &file.data)

@@ -231,7 +231,8 @@ impl Contract {
 
 /// `sensormesh.rooms.v1` is the package of `rooms`.
 fn short_name(package: &str) -> &str {
-    let is_version = |part: &&str| part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let is_version =
+        |part: &&str| part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     package.rsplit('.').find(|part| !is_version(part)).unwrap_or(package)
 }
 

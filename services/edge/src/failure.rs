@@ -8,9 +8,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::transcode::shape::Shapes;
+use crate::transcode::text;
 use crate::transcode::to_json::{self, Defaults};
 use crate::transcode::wire::{Record, Records};
-use crate::transcode::text;
 
 /// Why a request failed, and how that is said in HTTP.
 #[derive(Debug)]
@@ -38,7 +38,9 @@ impl Failure {
                 let error = what(C::Unimplemented, "METHOD_NOT_ALLOWED", message);
                 Self::http(StatusCode::METHOD_NOT_ALLOWED, error).with(ALLOW, &allowed)
             }
-            None => what(C::NotFound, "NO_ROUTE", format!("there is nothing at {path}; /docs lists what there is")).into(),
+            None => {
+                what(C::NotFound, "NO_ROUTE", format!("there is nothing at {path}; /docs lists what there is")).into()
+            }
         }
     }
 
@@ -154,7 +156,8 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&json(&shapes(), &failure.status)).expect("JSON");
         assert_eq!(json["code"], 14);
         assert_eq!(json["message"], "auth is left alone");
-        let types: Vec<&str> = json["details"].as_array().expect("details").iter().filter_map(|d| d["@type"].as_str()).collect();
+        let types: Vec<&str> =
+            json["details"].as_array().expect("details").iter().filter_map(|d| d["@type"].as_str()).collect();
         assert!(types.contains(&"type.googleapis.com/google.rpc.ErrorInfo"), "{json}");
         assert!(types.contains(&"type.googleapis.com/google.rpc.RetryInfo"), "{json}");
         let retry = json["details"].as_array().expect("details").iter().find(|d| d["retryDelay"].is_string());

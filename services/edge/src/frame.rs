@@ -41,7 +41,9 @@ impl Messages {
             _ if head.status != http::StatusCode::OK => {
                 return Err(Status::unavailable(format!("the service answered with HTTP {}", head.status.as_u16())));
             }
-            Some(_) => return Ok(Self { body: tonic::body::Body::empty(), buffer: BytesMut::new(), limit, over: true }),
+            Some(_) => {
+                return Ok(Self { body: tonic::body::Body::empty(), buffer: BytesMut::new(), limit, over: true });
+            }
             None => {}
         }
         Ok(Self { body, buffer: BytesMut::new(), limit, over: false })
@@ -123,8 +125,8 @@ fn status(trailers: &HeaderMap) -> Option<Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::StreamBody;
     use http_body::Frame;
+    use http_body_util::StreamBody;
 
     fn answer(frames: Vec<Result<Frame<Bytes>, Status>>) -> Messages {
         let body = tonic::body::Body::new(StreamBody::new(futures::stream::iter(frames)));

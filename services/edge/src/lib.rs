@@ -75,11 +75,8 @@ pub struct Prepared {
 /// Prepares the edge for any set of contracts.
 pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Result<Prepared> {
     config.check()?;
-    let certificate = if config.is_tls() {
-        Some(Certificate::load(config.tls_cert.clone(), config.tls_key.clone())?)
-    } else {
-        None
-    };
+    let certificate =
+        if config.is_tls() { Some(Certificate::load(config.tls_cert.clone(), config.tls_key.clone())?) } else { None };
     let wanted = config.address();
     let refuse = |error: std::io::Error| {
         Error::precondition("ADDRESS", format!("cannot listen at {wanted}: {error}")).caused_by(error)

@@ -46,7 +46,8 @@ impl Origins {
             let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
             let plain = rest.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', '?', '#', '@', ' ']));
             if !plain {
-                let message = format!("{origin:?} is no origin like \"https://dashboard.example.com\"; \"*\" is not one");
+                let message =
+                    format!("{origin:?} is no origin like \"https://dashboard.example.com\"; \"*\" is not one");
                 return Err(Error::invalid("cors_origins", message));
             }
         }

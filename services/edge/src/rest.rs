@@ -13,11 +13,11 @@ use tonic::Status;
 use crate::contract::{self, Contract, Route};
 use crate::failure::Failure;
 use crate::frame::{self, Messages};
+use crate::transcode::from_json;
 use crate::transcode::path::{FieldPath, parameters};
 use crate::transcode::shape::{Kind, MessageId};
 use crate::transcode::to_json::{self, Defaults};
 use crate::transcode::wire::{self, Record, Records, WireType, delimited};
-use crate::transcode::from_json;
 
 /// Reads a whole body of at most `limit` bytes.
 pub async fn collect(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, Failure> {
@@ -32,9 +32,7 @@ pub async fn collect(headers: &HeaderMap, body: Body, limit: u64) -> Result<Byte
     match Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => {
-            Err(Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off").caused_by(error).into())
-        }
+        Err(error) => Err(Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off").caused_by(error).into()),
     }
 }
 
@@ -136,13 +134,7 @@ fn json_field(contract: &Contract, path: &FieldPath, body: &[u8], out: &mut Vec<
 }
 
 /// A body that is no JSON: `google.api.HttpBody` with its type and its bytes.
-fn raw(
-    contract: &Contract,
-    route: &Route,
-    content_type: &str,
-    body: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), Failure> {
+fn raw(contract: &Contract, route: &Route, content_type: &str, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
     let fill = |out: &mut Vec<u8>| {
         if !content_type.is_empty() {
             wire::bytes(out, 1, content_type.as_bytes());
@@ -206,16 +198,12 @@ pub fn json(contract: &Contract, route: &Route, message: &[u8]) -> Result<Vec<u8
         Some(position) => to_json::field(shapes, output, position, message, Defaults::Written, &mut out),
         None => to_json::message(shapes, output, message, Defaults::Written, &mut out),
     };
-    written.map_err(|malformed| Error::internal(malformed))?;
+    written.map_err(Error::internal)?;
     Ok(out)
 }
 
 /// The type and the bytes of an answer that is a `google.api.HttpBody`.
-pub fn raw_parts<'a>(
-    contract: &Contract,
-    route: &Route,
-    message: &'a [u8],
-) -> Result<(HeaderValue, &'a [u8]), Status> {
+pub fn raw_parts<'a>(contract: &Contract, route: &Route, message: &'a [u8]) -> Result<(HeaderValue, &'a [u8]), Status> {
     let output: MessageId = contract.methods[route.method].output;
     let malformed = |malformed: wire::Malformed| Status::from(Error::internal(malformed));
     let bytes_of = |wire: &'a [u8], wanted: u32| -> Result<&'a [u8], Status> {

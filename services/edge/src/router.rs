@@ -1,7 +1,7 @@
 //! Finds the route of a path: a tree of segments, in which literal text is preferred to a variable.
 
-use std::collections::{BTreeSet, HashMap};
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 
 use sensormesh_types::{Code, Error, Result};
 

@@ -24,6 +24,10 @@ use crate::transcode::from_json;
 /// Messages on their way from a socket to a service.
 const IN_FLIGHT: usize = 16;
 
+/// Makes a call with a body.
+pub type Make = Box<dyn FnOnce(tonic::body::Body) -> Answering + Send>;
+
+type Answering = BoxFuture<'static, Result<Response<tonic::body::Body>, Status>>;
 type Sender = mpsc::Sender<Result<Frame<Bytes>, Status>>;
 
 /// The call behind a socket, as far as it exists before the socket does.
@@ -39,7 +43,7 @@ pub struct Call {
     /// The pause after which a silent socket gets a ping.
     pub heartbeat: Duration,
     /// Makes the call with this body.
-    pub make: Box<dyn FnOnce(tonic::body::Body) -> BoxFuture<'static, Result<Response<tonic::body::Body>, Status>> + Send>,
+    pub make: Make,
     /// Cuts the call.
     pub ending: BoxFuture<'static, Status>,
     /// Kept as long as the socket.

@@ -185,14 +185,35 @@ mod tests {
         let variable = Variable { field: "name".into(), start: 1, end: None, multi: true };
         assert_eq!(template.variables, [variable]);
         let plain = Template::parse("/v1/{place.place_id}/x").expect("template");
-        assert_eq!(plain.variables[0], Variable { field: "place.place_id".into(), start: 1, end: Some(2), multi: false });
+        assert_eq!(
+            plain.variables[0],
+            Variable { field: "place.place_id".into(), start: 1, end: Some(2), multi: false }
+        );
     }
 
     #[test]
     fn what_is_no_template_is_refused() {
         for text in [
-            "", "v1", "/", "//a", "/a/", "/{", "/{}", "/{a", "/{a=}", "/{a={b}}", "/a:", "/a:b:c", "/**/a", "/{a=**}/b",
-            "/{a}/{a}", "/{1a}", "/{a..b}", "/a}b", "/a*", "/{a.}",
+            "",
+            "v1",
+            "/",
+            "//a",
+            "/a/",
+            "/{",
+            "/{}",
+            "/{a",
+            "/{a=}",
+            "/{a={b}}",
+            "/a:",
+            "/a:b:c",
+            "/**/a",
+            "/{a=**}/b",
+            "/{a}/{a}",
+            "/{1a}",
+            "/{a..b}",
+            "/a}b",
+            "/a*",
+            "/{a.}",
         ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
@@ -209,8 +230,9 @@ mod tests {
                 _ => format!("{{{field}}}"),
             }),
         ];
-        (prop::collection::vec(segment, 1..6), prop::option::of("[a-zA-Z]{1,8}"))
-            .prop_map(|(parts, verb)| format!("/{}{}", parts.join("/"), verb.map_or(String::new(), |v| format!(":{v}"))))
+        (prop::collection::vec(segment, 1..6), prop::option::of("[a-zA-Z]{1,8}")).prop_map(|(parts, verb)| {
+            format!("/{}{}", parts.join("/"), verb.map_or(String::new(), |v| format!(":{v}")))
+        })
     }
 
     proptest! {

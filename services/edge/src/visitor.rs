@@ -54,7 +54,9 @@ impl Visitor {
         Self {
             asker: origins.asker(&parts.headers, &whence),
             whence,
-            request_id: text(REQUEST_ID).filter(|id| is_plain(id)).map_or_else(|| random::id(now_micros), str::to_owned),
+            request_id: text(REQUEST_ID)
+                .filter(|id| is_plain(id))
+                .map_or_else(|| random::id(now_micros), str::to_owned),
             trace: trace.map_or_else(TraceParent::generate, |trace| trace.child()),
             standing: Standing::Anonymous,
         }
@@ -88,7 +90,12 @@ impl Visitor {
             Standing::User(authorization, _) | Standing::Unverified(authorization) => Some(authorization.clone()),
             Standing::Anonymous => None,
         };
-        Context { deadline: None, traceparent: self.trace.to_string(), authorization, request_id: self.request_id.clone() }
+        Context {
+            deadline: None,
+            traceparent: self.trace.to_string(),
+            authorization,
+            request_id: self.request_id.clone(),
+        }
     }
 
     /// The headers of a call made for the request. Nothing that the client wrote goes inward by itself.
@@ -144,7 +151,8 @@ impl Standing {
 
 /// Whether a request id of a client's making may go into logs and headers as it is.
 fn is_plain(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
 }
 
 #[cfg(test)]

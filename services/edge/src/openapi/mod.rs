@@ -112,7 +112,8 @@ mod tests {
                 assert!(names.insert(name.to_owned()), "{name}");
                 assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{verb} {path}");
                 assert!(operation["security"].is_array(), "{verb} {path}");
-                let in_path = operation["parameters"].as_array().expect("parameters").iter().filter(|p| p["in"] == "path");
+                let in_path =
+                    operation["parameters"].as_array().expect("parameters").iter().filter(|p| p["in"] == "path");
                 assert_eq!(in_path.count(), path.matches('{').count(), "{verb} {path}");
             }
         }

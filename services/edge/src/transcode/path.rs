@@ -92,12 +92,7 @@ impl FieldPath {
         })
     }
 
-    fn nested(
-        &self,
-        parents: &[u32],
-        out: &mut Vec<u8>,
-        fill: &dyn Fn(&mut Vec<u8>) -> Result<()>,
-    ) -> Result<()> {
+    fn nested(&self, parents: &[u32], out: &mut Vec<u8>, fill: &dyn Fn(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         let Some((first, rest)) = parents.split_first() else { return fill(out) };
         wire::tag(out, *first, WireType::Length);
         delimited(out, |out| self.nested(rest, out, fill))

@@ -300,8 +300,10 @@ mod tests {
         assert_eq!(written(Kind::Int64, Scalar::Text("300")), Ok(vec![0xac, 2]));
         assert_eq!(written(Kind::Uint64, Scalar::Float(1e3)), Ok(vec![0xe8, 7]));
         assert_eq!(written(Kind::Sint32, Scalar::Int(-1)), Ok(vec![1]));
-        assert_eq!(written(Kind::Int64, Scalar::Text("18446744073709551615")).is_err(), true);
-        for value in [Scalar::Float(1.5), Scalar::Text("x"), Scalar::Text(""), Scalar::Bool(true), Scalar::Uint(1 << 40)] {
+        assert!(written(Kind::Int64, Scalar::Text("18446744073709551615")).is_err());
+        for value in
+            [Scalar::Float(1.5), Scalar::Text("x"), Scalar::Text(""), Scalar::Bool(true), Scalar::Uint(1 << 40)]
+        {
             assert!(written(Kind::Int32, value).is_err(), "{value:?}");
         }
         assert!(written(Kind::Uint32, Scalar::Int(-1)).is_err());

@@ -309,7 +309,8 @@ fn mistaken(field: &FieldDescriptor, hint: Option<&ExtensionDescriptor>) -> Vec<
     let Some(hint) = hint else { return Vec::new() };
     let options: DynamicMessage = field.options();
     let value = options.get_extension(hint);
-    let words = value.as_message().and_then(|hint| hint.get_field_by_name("mistaken_for").map(|w| w.into_owned()));
+    let words =
+        value.as_message().and_then(|hint| hint.get_field_by_name("mistaken_for").map(std::borrow::Cow::into_owned));
     let Some(Value::List(words)) = words else { return Vec::new() };
     words.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }

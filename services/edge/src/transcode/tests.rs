@@ -1,8 +1,8 @@
 //! The two directions against an independent implementation of proto JSON.
 
+use proptest::prelude::*;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use proptest::prelude::*;
 
 use super::path::{FieldPath, parameters};
 use super::shape::Shapes;
@@ -205,7 +205,8 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
 fn parts_of_a_message_in_any_order_are_put_together() {
     let bench = Bench::new();
     let mut wire = Vec::new();
-    for json in [r#"{"child":{"anInt32":1},"numbers":[1]}"#, r#"{"aBool":true,"child":{"anInt64":2}}"#, r#"{"numbers":[2]}"#]
+    for json in
+        [r#"{"child":{"anInt32":1},"numbers":[1]}"#, r#"{"aBool":true,"child":{"anInt64":2}}"#, r#"{"numbers":[2]}"#]
     {
         from_json::message(&bench.shapes, bench.id(), json.as_bytes(), "", &mut wire).expect(json);
     }
@@ -232,13 +233,18 @@ fn text_finds_its_field_by_a_dotted_path() {
     parameters(&bench.shapes, bench.id(), pairs.into_iter(), None, &mut wire).expect("fits");
     let expected = r#"{"child":{"child":{"anInt32":5}},"numbers":["1","2"],"color":"COLOR_RED","byName":{"a b":1.5},
         "time":"2026-01-01T00:00:00Z","duration":"7200s","mask":"aString,oddName","wrapped":"9","aBool":true}"#;
-    assert!(same(&value(&bench.write(&wire, Defaults::Omitted)), &value(expected)), "{}", bench.write(&wire, Defaults::Omitted));
+    assert!(
+        same(&value(&bench.write(&wire, Defaults::Omitted)), &value(expected)),
+        "{}",
+        bench.write(&wire, Defaults::Omitted)
+    );
 }
 
 #[test]
 fn every_wrong_parameter_is_named() {
     let bench = Bench::new();
-    let pairs = [("anInt32", "x"), ("nothing", "1"), ("child", "{}"), ("aBool", "true"), ("aBool", "true"), ("texts.x", "")];
+    let pairs =
+        [("anInt32", "x"), ("nothing", "1"), ("child", "{}"), ("aBool", "true"), ("aBool", "true"), ("texts.x", "")];
     let error = parameters(&bench.shapes, bench.id(), pairs.into_iter(), None, &mut Vec::new()).expect_err("refused");
     let fields: Vec<&str> = error.fields().iter().map(|f| f.field.as_str()).collect();
     assert_eq!(fields, ["an_int32", "nothing", "child", "a_bool", "texts.x"]);

@@ -1,0 +1,228 @@
+//! What happens to a request, from its arrival to its answer.
+
+mod procedure;
+mod resource;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode};
+use sensormesh_mesh::server::Drain;
+use sensormesh_mesh::{Mesh, Shutdown};
+use sensormesh_observability::metrics;
+use sensormesh_types::Error;
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::Config;
+use crate::contract::Contract;
+use crate::failure::Failure;
+use crate::grpc::Protocol;
+use crate::limit::{Left, Limits};
+use crate::options::Policy;
+use crate::origin::{Asker, Origins};
+use crate::ticket::Tickets;
+use crate::visitor::{REQUEST_ID, Standing, Visitor};
+
+/// Everything that the edge answers requests with. Cheap to clone.
+#[derive(Clone)]
+pub struct Front(Arc<Inner>);
+
+struct Inner {
+    contract: Arc<Contract>,
+    mesh: Mesh,
+    config: Config,
+    origins: Origins,
+    limits: Limits,
+    tickets: Tickets,
+    drain: Arc<OnceLock<Drain>>,
+    refused: Refused,
+}
+
+struct Refused {
+    rate: metrics::Counter,
+    size: metrics::Counter,
+    origin: metrics::Counter,
+}
+
+/// What the log says about a request.
+struct Note {
+    route: Option<usize>,
+    label: String,
+    left: Option<Left>,
+}
+
+impl Front {
+    /// Prepares the edge. Streams end and calls are counted as `drain` says.
+    pub fn new(
+        config: Config,
+        mesh: &Mesh,
+        contract: Arc<Contract>,
+        tickets: Tickets,
+        drain: Arc<OnceLock<Drain>>,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        let loopback = config.address().ip().is_loopback() && config.behind_proxy.is_empty();
+        let origins = Origins::new(&config.cors_origins, loopback)?;
+        let limits = Limits::new(config.user_rate, config.address_rate, config.streams_per_caller);
+        let refused = Refused {
+            rate: metrics::edge_refused("rate"),
+            size: metrics::edge_refused("size"),
+            origin: metrics::edge_refused("origin"),
+        };
+        Ok(Self(Arc::new(Inner { contract, mesh: mesh.clone(), config, origins, limits, tickets, drain, refused })))
+    }
+
+    /// Forgets callers that have been quiet.
+    pub fn forget(&self) {
+        self.0.limits.forget();
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let inner = &*self.0;
+        let (parts, body) = request.into_parts();
+        let now = inner.mesh.clock().now_micros();
+        let mut visitor = Visitor::of(&parts, &inner.config.behind_proxy, &inner.origins, now);
+        let mut note = Note { route: None, label: String::new(), left: None };
+        let verb = parts.method.clone();
+        let mut response = if is_preflight(&parts) {
+            let mut response = Response::new(Body::empty());
+            let foreign = visitor.asker == Asker::Foreign;
+            *response.status_mut() = if foreign { StatusCode::FORBIDDEN } else { StatusCode::NO_CONTENT };
+            visitor.asker.preflight(response.headers_mut());
+            response
+        } else {
+            let mut response = inner.dispatch(parts, body, &mut visitor, &mut note).await;
+            visitor.asker.allow(response.headers_mut());
+            response
+        };
+        if verb == Verb::HEAD {
+            *response.body_mut() = Body::empty();
+        }
+        inner.dress(&mut response, &visitor, &note);
+        inner.write_down(&verb, &response, &visitor, &note, started.elapsed());
+        response
+    }
+}
+
+impl Inner {
+    async fn dispatch(&self, parts: Parts, body: Body, visitor: &mut Visitor, note: &mut Note) -> Response<Body> {
+        match Protocol::of(&parts.headers) {
+            Some(protocol) => self.call(protocol, &parts, body, visitor, note).await.unwrap_or_else(|failure| {
+                self.count(&failure);
+                protocol.refuse(&failure.status)
+            }),
+            None => self.rest(parts, body, visitor, note).await.unwrap_or_else(|failure| {
+                self.count(&failure);
+                failure.response(&self.contract.shapes)
+            }),
+        }
+    }
+
+    fn count(&self, failure: &Failure) {
+        if failure.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            self.refused.size.add(1);
+        }
+    }
+
+    /// Who sends it, whether there is room, whether it may: in this order, and before anything of the body is read.
+    fn admit(
+        &self,
+        policy: &Policy,
+        headers: &HeaderMap,
+        ticket: Option<&str>,
+        visitor: &mut Visitor,
+        note: &mut Note,
+    ) -> Result<(), Failure> {
+        let standing = ticket.map(|ticket| self.tickets.take(ticket)).transpose().and_then(|authorization| {
+            Standing::of(self.mesh.verifier(), headers, authorization.as_deref(), policy.public)
+        });
+        let (standing, refusal) = match standing {
+            Ok(standing) => (standing, None),
+            Err(error) => (Standing::Anonymous, Some(error)),
+        };
+        visitor.standing = standing;
+        match self.limits.take(&visitor.payer(), policy.cost) {
+            Ok(left) => note.left = left,
+            Err(error) => {
+                self.refused.rate.add(1);
+                return Err(error.into());
+            }
+        }
+        refusal.map_or_else(|| visitor.standing.admit(policy), Err)?;
+        Ok(())
+    }
+
+    fn drain(&self) -> &Drain {
+        // set before the port opens; a front that nobody serves never stops
+        self.drain.get_or_init(|| Drain::new(&self.config.limits, &Shutdown::new()))
+    }
+
+    /// Waits for the moment at which streams end, and says why.
+    fn ending(&self) -> BoxFuture<'static, Status> {
+        let ending = self.drain().ending.clone();
+        Box::pin(async move {
+            ending.requested().await;
+            let message = "the edge stops; come back with the last cursor";
+            Error::unavailable("DRAINING", message, Duration::from_secs(1)).into()
+        })
+    }
+
+    /// The headers that every answer has.
+    fn dress(&self, response: &mut Response<Body>, visitor: &Visitor, note: &Note) {
+        let secure = self.config.is_tls();
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&visitor.request_id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if let Some(left) = &note.left {
+            left.show(headers);
+        }
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
+        if !headers.contains_key(http::header::CONTENT_SECURITY_POLICY) {
+            let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+            headers.insert(http::header::CONTENT_SECURITY_POLICY, nothing);
+        }
+        if secure {
+            headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
+        }
+    }
+
+    fn write_down(&self, verb: &Verb, response: &Response<Body>, visitor: &Visitor, note: &Note, elapsed: Duration) {
+        let status = response.status().as_u16();
+        let route = match note.route.map(|index| &self.contract.routes[index]) {
+            Some(route) => {
+                route.record(status, elapsed);
+                route.template
+            }
+            None => &note.label,
+        };
+        tracing::info!(
+            target: "edge::access",
+            method = verb.as_str(),
+            route,
+            status,
+            ms = elapsed.as_secs_f64() * 1000.0,
+            principal = visitor.principal(),
+            address = %visitor.whence.address,
+            request_id = visitor.request_id,
+            trace_id = visitor.trace.trace_id(),
+        );
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
+}
+
+fn is_preflight(parts: &Parts) -> bool {
+    parts.method == Verb::OPTIONS
+        && parts.headers.contains_key("origin")
+        && parts.headers.contains_key("access-control-request-method")
+}
