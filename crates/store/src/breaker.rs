@@ -118,6 +118,10 @@ impl Breaker {
         }
     }
 
+    pub(crate) fn state(&self) -> State {
+        self.0.lock().state
+    }
+
     /// Lets the next call through, whatever happened before.
     pub(crate) fn reset(&self) {
         let mut inner = self.0.lock();

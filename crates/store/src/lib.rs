@@ -17,6 +17,7 @@ mod log;
 mod migrate;
 mod open;
 mod pools;
+mod postgres;
 mod query;
 mod request;
 mod tail;

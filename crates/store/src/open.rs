@@ -1,22 +1,19 @@
 //! The store itself: one database, opened by URL.
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sensormesh_types::{Clock, Error, Result, Scope};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breaker;
 use crate::follow::Consumers;
 use crate::migrate::{self, Migration};
-use crate::pools::{Pools, quoted};
+use crate::pools::Pools;
 use crate::tail::Tail;
 use crate::tx::Access;
-use crate::{Config, Cursors, Engine, Health, Read, State, Tx, upkeep};
+use crate::{Config, Cursors, Engine, Health, Read, State, Tx, postgres, upkeep};
 
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
@@ -54,7 +51,7 @@ impl Store {
             Pools::sqlite(&path, config)?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let separate = config.url.contains("{service}");
-            Pools::postgres(prepare_postgres(&url, service, separate).await?, config)
+            Pools::postgres(postgres::prepare(&url, service, separate).await?, config)
         } else {
             let message = "the database URL must start with sqlite: or postgres://";
             return Err(Error::precondition("DATABASE_URL", message));
@@ -98,7 +95,10 @@ impl Store {
         let leave = self.breaker(access).admit()?;
         match self.inner.pools.begin(access, scope).await {
             Ok(session) => {
-                self.breaker(access).succeeded();
+                // that a write transaction begins says nothing about the disk: its commit does
+                if access == Access::Read {
+                    self.breaker(access).succeeded();
+                }
                 Ok(Read::new(session, self.clone(), scope.clone(), access, leave))
             }
             Err(error) => Err(self.note(access, error)),
@@ -164,48 +164,4 @@ impl std::fmt::Debug for Store {
 fn sqlite_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
-}
-
-/// Makes the database (where each service has its own) or the schema, and returns how to connect.
-async fn prepare_postgres(url: &str, service: &str, separate: bool) -> Result<PgConnectOptions> {
-    let wrong = |error: sqlx::Error| {
-        Error::precondition("DATABASE_URL", "the PostgreSQL URL could not be understood").caused_by(error)
-    };
-    let down = |error: sqlx::Error| crate::error::translate(error).0;
-    let options = PgConnectOptions::from_str(url).map_err(wrong)?.application_name(service);
-    let options = options.options([
-        ("statement_timeout", "30s"),
-        ("lock_timeout", "5s"),
-        ("idle_in_transaction_session_timeout", "30s"),
-    ]);
-    if separate {
-        let name = options.get_database().unwrap_or(service).to_owned();
-        let mut admin = options.clone().database("postgres").connect().await.map_err(down)?;
-        let exists = sqlx::query("SELECT 1 FROM pg_database WHERE datname = $1").bind(&name);
-        if exists.fetch_optional(&mut admin).await.map_err(down)?.is_none() {
-            let create = format!("CREATE DATABASE {}", identifier(&name));
-            match admin.execute(AssertSqlSafe(create)).await {
-                // Another replica was faster.
-                Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P04" | "23505")) => {}
-                done => {
-                    done.map_err(down)?;
-                }
-            }
-        }
-        admin.close().await.ok();
-        return Ok(options);
-    }
-    let schema = service.replace('-', "_");
-    let mut admin = options.clone().connect().await.map_err(down)?;
-    let lock = format!("SELECT pg_advisory_lock(hashtext({}))", quoted(&schema));
-    admin.execute(AssertSqlSafe(lock)).await.map_err(down)?;
-    let create = format!("CREATE SCHEMA IF NOT EXISTS {}", identifier(&schema));
-    let created = admin.execute(AssertSqlSafe(create)).await;
-    admin.close().await.ok();
-    created.map_err(down)?;
-    Ok(options.options([("search_path", schema.as_str())]))
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

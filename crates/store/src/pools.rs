@@ -35,7 +35,15 @@ type Distrust = Arc<Mutex<Option<Instant>>>;
 
 pub(crate) enum Kind {
     Sqlite { writer: SqlitePool, readers: SqlitePool, path: PathBuf },
-    Postgres { pool: PgPool },
+    Postgres(Postgres),
+}
+
+/// The pool of a PostgreSQL database, which can be made anew.
+pub(crate) struct Postgres {
+    options: PgConnectOptions,
+    config: Config,
+    distrusted: Distrust,
+    pool: Mutex<PgPool>,
 }
 
 const IDLE: Duration = Duration::from_secs(30);
@@ -59,12 +67,9 @@ impl Pools {
 
     pub(crate) fn postgres(options: PgConnectOptions, config: &Config) -> Self {
         let distrusted = Distrust::default();
-        let pool = pool(config.connections.max(1), config, &distrusted)
-            .max_lifetime(LIFETIME)
-            .idle_timeout(IDLE)
-            .test_before_acquire(true)
-            .connect_lazy_with(options);
-        Self { kind: Kind::Postgres { pool }, distrusted }
+        let pool = Mutex::new(postgres_pool(options.clone(), config, &distrusted));
+        let postgres = Postgres { options, config: config.clone(), distrusted: distrusted.clone(), pool };
+        Self { kind: Kind::Postgres(postgres), distrusted }
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -74,7 +79,7 @@ impl Pools {
     pub(crate) fn engine(&self) -> Engine {
         match self.kind {
             Kind::Sqlite { .. } => Engine::Sqlite,
-            Kind::Postgres { .. } => Engine::Postgres,
+            Kind::Postgres(_) => Engine::Postgres,
         }
     }
 
@@ -89,14 +94,14 @@ impl Pools {
                 writer.begin_with("BEGIN IMMEDIATE").await.map(Session::Sqlite)
             }
             (Kind::Sqlite { readers, .. }, Access::Read) => readers.begin_with("BEGIN").await.map(Session::Sqlite),
-            (Kind::Postgres { pool }, access) => {
+            (Kind::Postgres(postgres), access) => {
                 let begin = match access {
                     Access::Write => "BEGIN",
                     Access::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
                 };
                 let tenant = if scope.is_system() { EVERY_TENANT } else { scope.tenant() };
                 let begin = format!("{begin}; SET LOCAL {TENANT_SETTING} = {}", quoted(tenant));
-                pool.begin_with(AssertSqlSafe(begin)).await.map(Session::Postgres)
+                postgres.pool().begin_with(AssertSqlSafe(begin)).await.map(Session::Postgres)
             }
         }
     }
@@ -107,8 +112,20 @@ impl Pools {
                 readers.close().await;
                 writer.close().await;
             }
-            Kind::Postgres { pool } => pool.close().await,
+            Kind::Postgres(postgres) => postgres.pool().close().await,
         }
+    }
+}
+
+impl Postgres {
+    pub(crate) fn pool(&self) -> PgPool {
+        self.pool.lock().clone()
+    }
+
+    /// Starts over with a new pool. A connection that died silently while it was dropped keeps its place in the old one
+    /// for ever (transact-rs/sqlx#4349), until no place is left.
+    pub(crate) fn renew(&self) {
+        *self.pool.lock() = postgres_pool(self.options.clone(), &self.config, &self.distrusted);
     }
 }
 
@@ -134,6 +151,14 @@ fn pool<DB: Database>(connections: u32, config: &Config, distrusted: &Distrust) 
             let trusted = distrusted.lock().is_none_or(|failed| opened.is_some_and(|opened| opened > failed));
             Box::pin(async move { Ok(trusted) })
         })
+}
+
+fn postgres_pool(options: PgConnectOptions, config: &Config, distrusted: &Distrust) -> PgPool {
+    pool(config.connections.max(1), config, distrusted)
+        .max_lifetime(LIFETIME)
+        .idle_timeout(IDLE)
+        .test_before_acquire(true)
+        .connect_lazy_with(options)
 }
 
 fn sqlite_options(path: &Path, config: &Config) -> SqliteConnectOptions {

@@ -9,8 +9,9 @@ use sqlx::{Postgres, Sqlite, Transaction};
 use crate::breaker::Leave;
 use crate::error::{Severity, translate};
 use crate::log::{self, Entry};
+use crate::pools::Kind;
 use crate::query::Query;
-use crate::{Engine, Store};
+use crate::{Engine, State, Store};
 
 /// An open transaction on either engine.
 pub(crate) enum Session {
@@ -161,12 +162,21 @@ impl Tx {
 impl Store {
     /// Translates a failure of the database and tells the breaker.
     pub(crate) fn note(&self, access: Access, error: sqlx::Error) -> Error {
+        let starved = matches!(error, sqlx::Error::PoolTimedOut);
         let (error, severity) = translate(error);
-        match severity {
-            Severity::Statement => {}
-            Severity::Connection => self.breaker(access).failed(&error),
-            Severity::Disk => {
-                self.breaker(access).failed(&error);
+        let breaker = self.breaker(access);
+        match (severity, self.inner.pools.kind()) {
+            (Severity::Statement, _) => {}
+            // a file has no connection to lose: others were using theirs for long
+            (Severity::Connection, Kind::Sqlite { .. }) if starved => {}
+            (Severity::Connection, kind) => {
+                breaker.failed(&error);
+                if let (true, State::Open, Kind::Postgres(postgres)) = (starved, breaker.state(), kind) {
+                    postgres.renew();
+                }
+            }
+            (Severity::Disk, _) => {
+                breaker.failed(&error);
                 self.inner.pools.distrust();
             }
         }

@@ -85,9 +85,9 @@ async fn news(inner: Weak<Inner>) {
             continue;
         }
         if listener.is_none()
-            && let Kind::Postgres { pool } = inner.pools.kind()
+            && let Kind::Postgres(postgres) = inner.pools.kind()
         {
-            listener = listen(pool, inner.service).await.ok();
+            listener = listen(&postgres.pool(), inner.service).await.ok();
         }
         if let Ok(seq) = head(&inner).await {
             inner.tail.reached(seq);
@@ -102,8 +102,8 @@ async fn listen(pool: &sqlx::PgPool, service: &str) -> sqlx::Result<PgListener> 
 }
 
 async fn head(inner: &Inner) -> sqlx::Result<u64> {
-    let Kind::Postgres { pool } = inner.pools.kind() else { return Ok(0) };
-    let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM log_head WHERE shard = 0").fetch_one(pool).await?;
+    let Kind::Postgres(postgres) = inner.pools.kind() else { return Ok(0) };
+    let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM log_head WHERE shard = 0").fetch_one(&postgres.pool()).await?;
     Ok(seq.unsigned_abs())
 }
 
