@@ -1,0 +1,27 @@
+// From the README's curl lines to a chart.
+import assert from "node:assert/strict";
+import { Dashboard } from "../browser.mjs";
+import { System, blocks, until } from "../system.mjs";
+
+export default {
+  async "a maker sends a reading by curl, and sees it in the dashboard"() {
+    const system = await System.start();
+    const [first, room] = blocks("README.md", "A first reading", "sh");
+    assert.match(await system.shell(first), /"value":612/);
+    assert.match(await system.shell(room), /"metric":"co2"[^}]*"value":612/);
+
+    const dashboard = await Dashboard.open(system);
+    await dashboard.logIn();
+    await dashboard.room("Lab");
+    assert.equal(await dashboard.value("co2"), "612");
+    const before = await dashboard.points(1);
+
+    // The next reading arrives by itself.
+    await system.logIn();
+    await system.call("/sensors/lab.co2/data", { body: { value: 700 } });
+    await until("the new value", async () => (await dashboard.value("co2")) === "700");
+    await dashboard.points(before + 1);
+    await dashboard.done();
+    await system.stop();
+  },
+};
