@@ -137,6 +137,35 @@ pub fn server_span(service: &'static str, method: &str, parent: Option<TracePare
     (span, own)
 }
 
+/// The span of an HTTP request that `service` answers, and the trace position that the calls made for it have as parent.
+///
+/// The route and the status are noted by [`record_http`] once they are known.
+pub fn http_span(service: &'static str, verb: &str, parent: Option<TraceParent>) -> (Span, TraceParent) {
+    let own = parent.map_or_else(TraceParent::generate, |p| p.child());
+    let span = tracing::info_span!(
+        "request",
+        service,
+        otel.name = tracing::field::Empty,
+        otel.kind = "server",
+        http.request.method = verb,
+        http.route = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+        trace_id = tracing::field::Empty,
+    );
+    let own = link(&span, parent, own);
+    span.record("trace_id", own.trace_id());
+    (span, own)
+}
+
+/// Notes on the span of an HTTP request where it led and how it ended.
+pub fn record_http(span: &Span, verb: &str, route: &str, status: u16) {
+    if !span.is_disabled() {
+        span.record("otel.name", format!("{verb} {route}"));
+        span.record("http.route", route);
+        span.record("http.response.status_code", status);
+    }
+}
+
 /// The span of a call that `service` makes, a child of `parent`, and the trace position to send.
 ///
 /// Where nothing is exported there is no span and the parent's own position is sent.
@@ -211,6 +240,15 @@ mod tests {
     fn a_later_version_may_have_more_fields() {
         let text = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more";
         assert!(text.parse::<TraceParent>().is_ok());
+    }
+
+    #[test]
+    fn a_request_stays_in_the_trace_of_its_sender() {
+        let parent = TraceParent::generate();
+        let (span, own) = http_span("edge", "GET", Some(parent));
+        assert_eq!(own.trace_id(), parent.trace_id());
+        assert_ne!(own.span_id(), parent.span_id());
+        record_http(&span, "GET", "/v1/rooms", 200);
     }
 
     #[test]

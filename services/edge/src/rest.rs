@@ -1,6 +1,7 @@
 //! REST: an HTTP request as a call, an answer as JSON.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -19,6 +20,9 @@ use crate::transcode::shape::{Kind, MessageId};
 use crate::transcode::to_json::{self, Defaults};
 use crate::transcode::wire::{self, Record, Records, WireType, delimited};
 
+/// How long a client may take to send a body.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Reads a whole body of at most `limit` bytes.
 pub async fn collect(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, Failure> {
     let too_large = || {
@@ -29,10 +33,17 @@ pub async fn collect(headers: &HeaderMap, body: Body, limit: u64) -> Result<Byte
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    match Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off").caused_by(error).into()),
+    let read = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect();
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => {
+            Err(Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off").caused_by(error).into())
+        }
+        Err(_) => {
+            let error = Error::new(Code::Timeout, "BODY_SLOW", "the body did not arrive within 30 s");
+            Err(Failure::http(StatusCode::REQUEST_TIMEOUT, error))
+        }
     }
 }
 

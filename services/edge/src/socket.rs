@@ -118,6 +118,10 @@ impl Call {
                     // the service takes no more: its answer says why
                     _ => sender = None,
                 },
+                status = async { match rest.as_mut() {
+                    Some((ending, _)) => ending.await,
+                    None => std::future::pending().await,
+                } } => return refuse(&mut socket, &self.contract, &status).await,
                 received = socket.recv(), if waiting.is_none() => {
                     let text = match received {
                         None | Some(Err(_) | Ok(Message::Close(_))) => return,

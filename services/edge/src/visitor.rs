@@ -46,18 +46,17 @@ pub enum Standing {
 
 impl Visitor {
     /// Reads everything but the user from the head of a request.
-    pub fn of(parts: &Parts, proxies: &[Network], origins: &Origins, now_micros: i64) -> Self {
+    pub fn of(parts: &Parts, proxies: &[Network], origins: &Origins, trace: TraceParent, now_micros: i64) -> Self {
         let peer = parts.extensions.get::<PeerAddr>().map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
         let whence = Whence::of(peer, parts.uri.authority().map(http::uri::Authority::as_str), &parts.headers, proxies);
         let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let trace = text("traceparent").and_then(|value| value.parse::<TraceParent>().ok());
         Self {
             asker: origins.asker(&parts.headers, &whence),
             whence,
             request_id: text(REQUEST_ID)
                 .filter(|id| is_plain(id))
                 .map_or_else(|| random::id(now_micros), str::to_owned),
-            trace: trace.map_or_else(TraceParent::generate, |trace| trace.child()),
+            trace,
             standing: Standing::Anonymous,
         }
     }
@@ -166,7 +165,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).expect("request").into_parts();
-        Visitor::of(&parts, &[], &Origins::default(), 0)
+        Visitor::of(&parts, &[], &Origins::default(), TraceParent::generate(), 0)
     }
 
     #[test]

@@ -12,15 +12,17 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode};
 use sensormesh_mesh::server::Drain;
 use sensormesh_mesh::{Mesh, Shutdown};
-use sensormesh_observability::metrics;
+use sensormesh_observability::{metrics, trace};
 use sensormesh_types::Error;
 use tokio::time::Instant;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use crate::Config;
 use crate::contract::Contract;
 use crate::failure::Failure;
 use crate::grpc::Protocol;
+use crate::inward::EDGE;
 use crate::limit::{Left, Limits};
 use crate::options::Policy;
 use crate::origin::{Asker, Origins};
@@ -87,7 +89,9 @@ impl Front {
         let inner = &*self.0;
         let (parts, body) = request.into_parts();
         let now = inner.mesh.clock().now_micros();
-        let mut visitor = Visitor::of(&parts, &inner.config.behind_proxy, &inner.origins, now);
+        let parent = text(&parts.headers, "traceparent").and_then(|parent| parent.parse().ok());
+        let (span, trace) = trace::http_span(EDGE, parts.method.as_str(), parent);
+        let mut visitor = Visitor::of(&parts, &inner.config.behind_proxy, &inner.origins, trace, now);
         let mut note = Note { route: None, label: String::new(), left: None };
         let verb = parts.method.clone();
         let mut response = if is_preflight(&parts) {
@@ -97,7 +101,7 @@ impl Front {
             visitor.asker.preflight(response.headers_mut());
             response
         } else {
-            let mut response = inner.dispatch(parts, body, &mut visitor, &mut note).await;
+            let mut response = inner.dispatch(parts, body, &mut visitor, &mut note).instrument(span.clone()).await;
             visitor.asker.allow(response.headers_mut());
             response
         };
@@ -105,7 +109,8 @@ impl Front {
             *response.body_mut() = Body::empty();
         }
         inner.dress(&mut response, &visitor, &note);
-        inner.write_down(&verb, &response, &visitor, &note, started.elapsed());
+        let route = inner.write_down(&verb, &response, &visitor, &note, started.elapsed());
+        trace::record_http(&span, verb.as_str(), route, response.status().as_u16());
         response
     }
 }
@@ -194,7 +199,15 @@ impl Inner {
         }
     }
 
-    fn write_down(&self, verb: &Verb, response: &Response<Body>, visitor: &Visitor, note: &Note, elapsed: Duration) {
+    /// Counts the request and writes it to the log. Gives the route by its template.
+    fn write_down<'a>(
+        &'a self,
+        verb: &Verb,
+        response: &Response<Body>,
+        visitor: &Visitor,
+        note: &'a Note,
+        elapsed: Duration,
+    ) -> &'a str {
         let status = response.status().as_u16();
         let route = match note.route.map(|index| &self.contract.routes[index]) {
             Some(route) => {
@@ -214,6 +227,7 @@ impl Inner {
             request_id = visitor.request_id,
             trace_id = visitor.trace.trace_id(),
         );
+        route
     }
 }
 
