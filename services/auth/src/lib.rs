@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use sensormesh_mesh::{Mesh, Service, Verifier};
+use sensormesh_mesh::{Condition, Mesh, Service, Verifier};
 use sensormesh_proto::auth::v1::auth_service_server::AuthServiceServer;
 use sensormesh_store::{Migration, Store};
 use sensormesh_types::{Clock, Error, Result};
@@ -115,11 +115,20 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     tasks::know_revocations(&auth).await?;
     auth.verifier.feeds_itself();
     bootstrap::make_admin(&auth).await?;
-    let (keys, forget, follow) = (Arc::clone(&auth), Arc::clone(&auth), Arc::clone(&auth));
+    let (keys, forget, follow, signs) = (Arc::clone(&auth), Arc::clone(&auth), Arc::clone(&auth), Arc::clone(&auth));
     let service = Service::new("auth")
         .grpc(AuthServiceServer::new(api::Api(Arc::clone(&auth))))
         .task("turn signing keys", move |shutdown| tasks::keep_turning_keys(Arc::clone(&keys), shutdown))
         .task("forget what has expired", move |shutdown| tasks::keep_forgetting(Arc::clone(&forget), shutdown))
-        .task("follow own revocations", move |shutdown| tasks::follow_own_log(Arc::clone(&follow), shutdown));
+        .task("follow own revocations", move |shutdown| tasks::follow_own_log(Arc::clone(&follow), shutdown))
+        .check("signing key", move || std::future::ready(signing(&signs)));
     Ok(service)
+}
+
+/// Whether tokens can be signed. The next log-in makes a key where there is none, so lacking one is no failure yet.
+fn signing(auth: &Auth) -> Condition {
+    if auth.ring.read().can_sign(auth.clock.now_micros()) {
+        return Condition::Well;
+    }
+    Condition::Degraded("there is no key to sign tokens with; the next log-in tries to make one".to_owned())
 }

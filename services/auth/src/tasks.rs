@@ -119,11 +119,7 @@ pub(crate) async fn follow_own_log(auth: Arc<Auth>, shutdown: Shutdown) -> Resul
             EventKind::Bookmark { .. } => continue,
         };
         match message.event {
-            Some(Event::Keys(keys)) => {
-                if keys != auth.ring.read().to_proto() {
-                    turn_keys(&auth).await?;
-                }
-            }
+            Some(Event::Keys(keys)) if keys != auth.ring.read().to_proto() => turn_keys(&auth).await?,
             Some(Event::Revocation(revocation)) => {
                 if let Some(revocation) = Revocation::from_proto(&revocation) {
                     auth.verifier.revoke(revocation.to_mesh());

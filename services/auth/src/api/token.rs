@@ -111,9 +111,9 @@ async fn refresh(auth: &Auth, caller: &Caller, token: &Secret<String>) -> Result
         }
     };
     session.expire_time = now.saturating_add(micros(auth.config.session_life));
-    let kept = db::session::extend(&mut tx, &session, now).await?;
+    db::session::extend(&mut tx, &session).await?;
     let user = match db::user::find(&mut tx, &session.tenant, &session.user_id).await? {
-        Some((user, _)) if kept && !user.disabled => user,
+        Some((user, _)) if !user.disabled => user,
         _ => return Err(wrong_refresh_token()),
     };
     let refresh_token = new_refresh_token();

@@ -63,33 +63,38 @@ pub enum Presented {
     Unknown,
 }
 
-/// Uses up a refresh token. Of several at once, one is good.
+/// Uses up a refresh token. Of several at once, one is good. The session is locked before its tokens, as whoever ends it
+/// does, so that nobody waits for the other.
 pub async fn take_token(tx: &mut Tx, token_hash: [u8; 32], now: i64) -> Result<Presented> {
-    let used = tx
-        .query("UPDATE refresh_token SET use_time = $1 WHERE token_hash = $2 AND use_time IS NULL")
+    let query = tx.query("SELECT tenant, session_id FROM refresh_token WHERE token_hash = $1").bind(token_hash);
+    let Some(token) = query.fetch_optional().await? else { return Ok(Presented::Unknown) };
+    let (tenant, session_id): (String, String) = (token.get("tenant")?, token.get("session_id")?);
+    let locked = tx
+        .query(
+            "UPDATE session SET use_time = $1 WHERE tenant = $2 AND session_id = $3 AND expire_time > $1 \
+             RETURNING tenant, session_id, user_id, client, create_time, expire_time",
+        )
         .bind(now)
+        .bind(&tenant)
+        .bind(&session_id)
+        .fetch_optional()
+        .await?;
+    let Some(session) = locked.as_ref().map(read_session).transpose()? else { return Ok(Presented::Unknown) };
+    let used = tx
+        .query("UPDATE refresh_token SET use_time = $1 WHERE tenant = $2 AND token_hash = $3 AND use_time IS NULL")
+        .bind(now)
+        .bind(&tenant)
         .bind(token_hash)
         .execute()
         .await?;
-    let row = tx
-        .query(
-            "SELECT s.tenant, s.session_id, s.user_id, s.client, s.create_time, s.expire_time \
-             FROM refresh_token t JOIN session s ON s.tenant = t.tenant AND s.session_id = t.session_id \
-             WHERE t.token_hash = $1 AND s.expire_time > $2",
-        )
-        .bind(token_hash)
-        .bind(now)
-        .fetch_optional()
-        .await?;
-    let Some(session) = row.as_ref().map(read_session).transpose()? else { return Ok(Presented::Unknown) };
     Ok(if used == 1 { Presented::Good(session) } else { Presented::Reused(session) })
 }
 
-/// Moves a session's end; false where the session has ended meanwhile.
-pub async fn extend(tx: &mut Tx, session: &Session, now: i64) -> Result<bool> {
-    let query = tx.query("UPDATE session SET use_time = $1, expire_time = $2 WHERE tenant = $3 AND session_id = $4");
-    let done = query.bind(now).bind(session.expire_time).bind(&session.tenant).bind(&session.session_id);
-    Ok(done.execute().await? == 1)
+/// Moves a session's end.
+pub async fn extend(tx: &mut Tx, session: &Session) -> Result<()> {
+    let query = tx.query("UPDATE session SET expire_time = $1 WHERE tenant = $2 AND session_id = $3");
+    query.bind(session.expire_time).bind(&session.tenant).bind(&session.session_id).execute().await?;
+    Ok(())
 }
 
 /// Ends a session; false where there is none. The session goes first: a refresh that holds it has then committed, and

@@ -1,6 +1,6 @@
 //! Sensors that come into being because something is said about them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_store::Tx;
@@ -31,27 +31,36 @@ impl Api {
         drop(read);
 
         let now = self.clock.now_micros();
-        let mut brought: HashMap<String, proto::Device> =
-            request.devices.iter().map(|device| (device.device_id.clone(), device.clone())).collect();
         let mut tx = self.store.tx(&caller.scope).await?;
         let mut known = db::sensor::find_many(&mut tx, &ids).await?;
-        let (mut sites, mut profiles) = (HashMap::new(), Profiles::default());
+        // by id, and devices before profiles before sensors: two such calls at once never wait for each other in a circle
+        let mut new = BTreeMap::new();
         for (i, asked) in request.sensors.iter().enumerate() {
-            if known.contains_key(&asked.sensor_id) {
-                continue;
+            if !known.contains_key(&asked.sensor_id) && !new.contains_key(&asked.sensor_id) {
+                let sensor = Sensor::from_proto(asked, &format!("sensors[{i}]"), now)?;
+                new.insert(sensor.sensor_id.clone(), sensor);
             }
-            let mut new = Sensor::from_proto(asked, &format!("sensors[{i}]"), now)?;
-            if !sites.contains_key(&new.device_id) {
-                let site = self.ensure_device(&mut tx, caller, &new.device_id, &mut brought, now).await?;
-                sites.insert(new.device_id.clone(), site);
-            }
-            new.site = sites.get(&new.device_id).cloned().unwrap_or_default();
-            let profile = profiles.demand(&mut tx, &new.profile_id).await?.cloned();
-            if db::sensor::insert(&mut tx, &new).await? {
-                append_sensor(&mut tx, caller, "sensor.created", &new, new.to_proto(profile.as_ref()));
-                known.insert(new.sensor_id.clone(), new);
-            } else if let Some(others) = db::sensor::find(&mut tx, &new.sensor_id).await? {
-                known.insert(new.sensor_id, others);
+        }
+        let mut brought: HashMap<String, proto::Device> =
+            request.devices.iter().map(|device| (device.device_id.clone(), device.clone())).collect();
+        let mut sites = BTreeMap::new();
+        for device_id in new.values().map(|sensor| &sensor.device_id).collect::<BTreeSet<_>>() {
+            let brought = brought.remove(device_id).unwrap_or_default();
+            let site = self.ensure_device(&mut tx, caller, device_id, brought, now).await?;
+            sites.insert(device_id.clone(), site);
+        }
+        let mut profiles = Profiles::default();
+        for profile_id in new.values().map(|sensor| &sensor.profile_id).collect::<BTreeSet<_>>() {
+            profiles.demand(&mut tx, profile_id).await?;
+        }
+        for (sensor_id, mut sensor) in new {
+            sensor.site = sites.get(&sensor.device_id).cloned().unwrap_or_default();
+            if db::sensor::insert(&mut tx, &sensor).await? {
+                let shown = sensor.to_proto(profiles.get(&mut tx, &sensor.profile_id).await?);
+                append_sensor(&mut tx, caller, "sensor.created", &sensor, shown);
+                known.insert(sensor_id, sensor);
+            } else if let Some(others) = db::sensor::find(&mut tx, &sensor_id).await? {
+                known.insert(sensor_id, others);
             }
         }
         let sensors = shown(caller, &mut tx, &ids, &known, &mut profiles).await?;
@@ -65,7 +74,7 @@ impl Api {
         tx: &mut Tx,
         caller: &Caller,
         device_id: &str,
-        brought: &mut HashMap<String, proto::Device>,
+        new: proto::Device,
         now: i64,
     ) -> Result<String> {
         if let Some(device) = db::device::lock(tx, device_id).await? {
@@ -74,7 +83,6 @@ impl Api {
                 false => Err(Error::not_found("device", device_id)),
             };
         }
-        let new = brought.remove(device_id).unwrap_or_default();
         let origin = if new.origin.is_empty() { INGEST.to_owned() } else { new.origin.clone() };
         let site_id = site_for(&new.site_id, &caller.scope, "devices.site_id")?;
         let new = proto::Device { device_id: device_id.to_owned(), origin, site_id, ..new };
