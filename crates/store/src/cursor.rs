@@ -29,6 +29,10 @@ impl Cursors {
         Self { log: log.into(), incarnation, key }
     }
 
+    pub(crate) fn of(&self, log: &str) -> Self {
+        Self { log: log.into(), ..self.clone() }
+    }
+
     /// The cursor of these positions. The same positions always give the same text.
     pub fn encode(&self, positions: &[Position]) -> String {
         let mut bytes = Vec::with_capacity(32 + self.log.len() + positions.len() * 8);

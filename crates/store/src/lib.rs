@@ -20,6 +20,7 @@ mod pools;
 mod postgres;
 mod query;
 mod request;
+mod retention;
 mod tail;
 pub mod testing;
 mod tx;

@@ -3,10 +3,10 @@
 use sensormesh_types::{Clock, Error, Result, Scope, random};
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use crate::Engine;
 use crate::error::translate;
 use crate::pools::Pools;
 use crate::tx::{Access, Session};
+use crate::{Engine, postgres};
 
 /// A step of a schema. The text is for both engines; `$int`, `$real`, `$bytes`, `$text` and `$strict` stand for what each
 /// calls them. A step that has run anywhere is never changed: another one is added.
@@ -41,9 +41,10 @@ pub(crate) async fn run(
     let mut session = pools.begin(Access::Write, &Scope::system()).await.map_err(fail)?;
     let engine = pools.engine();
     if engine == Engine::Postgres {
+        execute(&mut session, "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'".to_owned()).await?;
         execute(&mut session, "SELECT pg_advisory_xact_lock(7351001, hashtext(current_schema()))".to_owned()).await?;
     }
-    execute(&mut session, words(include_str!("../migrations/0000_migrations.sql"), engine)).await?;
+    execute(&mut session, words(include_str!("../migrations/0000_migrations.sql"), engine)?).await?;
     for (owner, steps) in [("store", OWN), (service, migrations)] {
         let applied = applied(&mut session, owner).await?;
         if let Some((version, name, _)) = applied.iter().find(|(v, _, _)| steps.iter().all(|step| step.version != *v)) {
@@ -62,11 +63,14 @@ pub(crate) async fn run(
                     return Err(Error::precondition("MIGRATION_CHANGED", message));
                 }
                 None => {
-                    execute(&mut session, words(step.sql, engine)).await?;
+                    execute(&mut session, words(step.sql, engine)?).await?;
                     note(&mut session, owner, step, &checksum, clock.now_micros()).await?;
                 }
             }
         }
+    }
+    if let Session::Postgres(tx) = &mut session {
+        postgres::protect_tenants(tx).await.map_err(fail)?;
     }
     let identity = identity(&mut session).await?;
     match session {
@@ -76,22 +80,38 @@ pub(crate) async fn run(
     Ok(identity)
 }
 
-/// Replaces the five words by what the engine calls them.
-fn words(sql: &str, engine: Engine) -> String {
-    let table = match engine {
-        Engine::Sqlite => {
-            [("$int", "INTEGER"), ("$real", "REAL"), ("$bytes", "BLOB"), ("$text", "TEXT"), ("$strict", "STRICT")]
-        }
-        Engine::Postgres => {
-            [("$int", "BIGINT"), ("$real", "DOUBLE PRECISION"), ("$bytes", "BYTEA"), ("$text", "TEXT"), ("$strict", "")]
-        }
+/// Replaces the words by what the engine calls them. A word that is none is a mistake in the step.
+fn words(sql: &str, engine: Engine) -> Result<String> {
+    let mut parts = sql.split('$');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(part.len());
+        let (word, rest) = part.split_at(end);
+        text.push_str(&meaning(word, engine).ok_or_else(|| {
+            Error::precondition("MIGRATION_WORD", format!("${word} is none of $int $real $bytes $text $strict"))
+        })?);
+        text.push_str(rest);
+    }
+    Ok(text)
+}
+
+fn meaning(word: &str, engine: Engine) -> Option<String> {
+    let sqlite = engine == Engine::Sqlite;
+    let meaning = match word {
+        "int" if sqlite => "INTEGER",
+        "int" => "BIGINT",
+        "real" if sqlite => "REAL",
+        "real" => "DOUBLE PRECISION",
+        "bytes" if sqlite => "BLOB",
+        "bytes" => "BYTEA",
+        "text" => "TEXT",
+        "strict" if sqlite => "STRICT",
+        "strict" => "",
+        "zero32" if sqlite => return Some(format!("x'{}'", "00".repeat(32))),
+        "zero32" => return Some(format!("'\\x{}'", "00".repeat(32))),
+        _ => return None,
     };
-    let zeros = "00".repeat(32);
-    let zero = match engine {
-        Engine::Sqlite => format!("x'{zeros}'"),
-        Engine::Postgres => format!("'\\x{zeros}'"),
-    };
-    table.iter().fold(sql.replace("$zero32", &zero), |sql, (word, meaning)| sql.replace(word, meaning))
+    Some(meaning.to_owned())
 }
 
 /// Runs a script of several statements.
@@ -161,4 +181,18 @@ async fn identity(session: &mut Session) -> Result<Identity> {
         key: key.try_into().map_err(|_| Error::internal("the cursor key is not 32 bytes long"))?,
         head: head.unsigned_abs(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_replaced_whole_and_others_refused() {
+        let sql = "CREATE TABLE t (a $int, b $bytes) $strict;";
+        assert_eq!(words(sql, Engine::Sqlite).expect("words"), "CREATE TABLE t (a INTEGER, b BLOB) STRICT;");
+        assert_eq!(words(sql, Engine::Postgres).expect("words"), "CREATE TABLE t (a BIGINT, b BYTEA) ;");
+        let error = words("CREATE TABLE t (a $integer);", Engine::Sqlite).expect_err("no word");
+        assert!(error.message().contains("$integer"), "{error}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use sensormesh_types::{Clock, Error, Result, Scope};
@@ -30,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) pools: Pools,
     pub(crate) tail: Tail,
     pub(crate) consumers: Mutex<Consumers>,
+    /// Transactions committed since the start.
+    pub(crate) commits: AtomicU64,
     readers: Breaker,
     writers: Breaker,
     cursors: Cursors,
@@ -67,6 +70,7 @@ impl Store {
             pools,
             tail: Tail::new(identity.head),
             consumers: Mutex::default(),
+            commits: AtomicU64::new(1),
             readers,
             writers,
             cursors: Cursors::new(service, identity.incarnation, identity.key),
@@ -123,6 +127,11 @@ impl Store {
     /// Writes and reads the cursors of this database's log; for a service with a log of its own kind, too.
     pub fn cursors(&self) -> Cursors {
         self.inner.cursors.clone()
+    }
+
+    /// The same for another log in this database, under a name of its own: the cursors of one are foreign to the other.
+    pub fn cursors_of(&self, log: &str) -> Cursors {
+        self.inner.cursors.of(&format!("{}/{log}", self.inner.service))
     }
 
     /// How the database does: the worse of reading and writing.

@@ -10,7 +10,7 @@ use sensormesh_types::{Error, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
-use crate::pools::quoted;
+use crate::pools::{EVERY_TENANT, TENANT_SETTING, quoted};
 
 /// What a connection does without for so long it does without for good.
 const TIMEOUTS: [(&str, &str); 3] =
@@ -85,6 +85,24 @@ async fn create_schema(admin: &mut PgConnection, schema: &str, role: Option<Stri
     let create = format!("CREATE SCHEMA {}{}", identifier(schema), authorization.unwrap_or_default());
     admin.execute(AssertSqlSafe(create)).await?;
     Ok(role)
+}
+
+/// Puts every table with a `tenant` column under row-level security: a transaction for a tenant sees its rows only, one
+/// that names no tenant sees none. The log stays open, because a reader must see that nothing is missing; its readers
+/// are kept to their scope by `watch`.
+pub(crate) async fn protect_tenants(tx: &mut PgConnection) -> sqlx::Result<()> {
+    const OPEN: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+         WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND a.attname = 'tenant' \
+         AND NOT a.attisdropped AND NOT c.relforcerowsecurity AND c.relname <> 'log' ORDER BY 1";
+    for (table,) in sqlx::query_as::<_, (String,)>(OPEN).fetch_all(&mut *tx).await? {
+        let table = identifier(&table);
+        let policy = format!(
+            "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY; \
+             CREATE POLICY tenant ON {table} USING (current_setting('{TENANT_SETTING}', true) IN ('{EVERY_TENANT}', tenant))"
+        );
+        tx.execute(sqlx::raw_sql(AssertSqlSafe(policy))).await?;
+    }
+    Ok(())
 }
 
 /// Roles and databases belong to the whole server, which has no lock for making them.

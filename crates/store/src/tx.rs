@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering;
 
 use sensormesh_types::{Error, Result, Scope};
 use sqlx::{Postgres, Sqlite, Transaction};
@@ -143,6 +144,7 @@ impl Tx {
         };
         done.map_err(|error| store.note(Access::Write, error))?;
         store.breaker(Access::Write).succeeded();
+        store.inner.commits.fetch_add(1, Ordering::Relaxed);
         let last = entries.last().map_or(0, |entry| entry.seq);
         store.inner.tail.committed(entries);
         Ok(last)

@@ -128,6 +128,13 @@ impl Row {
     }
 }
 
+impl std::fmt::Debug for Row {
+    /// The names only: what is in them may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Row").field(&self.columns()).finish()
+    }
+}
+
 /// A value of a row before it is asked for as a type.
 #[doc(hidden)]
 #[derive(Debug)]

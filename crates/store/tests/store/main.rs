@@ -5,6 +5,7 @@
 mod consumers;
 mod log;
 mod schema;
+mod tenants;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,81 @@
+//! What is removed when it is old: the beginning of the log, answers to requests.
+
+use sensormesh_types::{Result, Scope};
+
+use crate::{Engine, Store, Tx, log};
+
+/// Answers to requests are kept this long, in microseconds (AIP-155).
+const REQUEST_LIFE: i64 = 24 * 3600 * 1_000_000;
+/// Entries that one transaction removes at most, so that no writer waits long.
+const CHUNK: i64 = 2_000;
+/// Pages of a SQLite file that one transaction gives back to the disk at most.
+const PAGES: u32 = 2_000;
+
+impl Store {
+    /// Removes log entries past their age or beyond the log's size, and answers to requests after a day. The store does
+    /// this by itself every ten minutes. Nobody who reads the log can hold it up.
+    pub async fn remove_old(&self) -> Result<()> {
+        let now = self.clock().now_micros();
+        let mut tx = self.tx(&Scope::system()).await?;
+        tx.query("DELETE FROM request WHERE time < $1").bind(now.saturating_sub(REQUEST_LIFE)).execute().await?;
+        tx.commit().await?;
+        let age = i64::try_from(self.inner.config.log_max_age.as_micros()).unwrap_or(i64::MAX);
+        let mut read = self.read(&Scope::system()).await?;
+        let last = last_to_remove(&mut read, now.saturating_sub(age), self.inner.config.log_max_bytes).await?;
+        drop(read);
+        loop {
+            let mut tx = self.tx(&Scope::system()).await?;
+            let done = cut(&mut tx, last).await?;
+            if tx.engine() == Engine::Sqlite {
+                tx.query_built(format!("PRAGMA incremental_vacuum({PAGES})")).fetch_all().await?;
+            }
+            tx.commit().await?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The last entry committed before `before`, or the last one that has more than `bytes` after it; 0 if there is none.
+async fn last_to_remove(read: &mut crate::Read, before: i64, bytes: u64) -> Result<i64> {
+    let by_age = read
+        .query("SELECT COALESCE(MAX(seq), 0) AS seq FROM log WHERE shard = $1 AND time < $2")
+        .bind(log::SHARD)
+        .bind(before)
+        .fetch_one()
+        .await?
+        .get::<i64>("seq")?;
+    let by_size = read
+        .query(
+            "SELECT COALESCE(MAX(seq), 0) AS seq FROM (\
+             SELECT seq, SUM(LENGTH(payload) + 128) OVER (ORDER BY seq DESC) AS bytes FROM log WHERE shard = $1) AS sized \
+             WHERE bytes > $2",
+        )
+        .bind(log::SHARD)
+        .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+        .fetch_one()
+        .await?
+        .get::<i64>("seq")?;
+    Ok(by_age.max(by_size))
+}
+
+/// Removes a part of the beginning of the log, up to `last`, and says whether that was all.
+/// The chain goes on from the hash of the last entry removed.
+async fn cut(tx: &mut Tx, last: i64) -> Result<bool> {
+    let trimmed = i64::try_from(log::head(tx).await?.trimmed).unwrap_or(i64::MAX);
+    if trimmed >= last {
+        return Ok(true);
+    }
+    let to = last.min(trimmed + CHUNK);
+    tx.query(
+        "UPDATE log_head SET trimmed = $1, trimmed_hash = (SELECT hash FROM log WHERE shard = $2 AND seq = $1) \
+         WHERE shard = $2",
+    )
+    .bind(to)
+    .bind(log::SHARD)
+    .execute()
+    .await?;
+    tx.query("DELETE FROM log WHERE shard = $1 AND seq <= $2").bind(log::SHARD).bind(to).execute().await?;
+    Ok(to == last)
+}
