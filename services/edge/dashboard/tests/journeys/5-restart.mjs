@@ -27,6 +27,7 @@ function sender(system) {
 
 async function journey(...options) {
   const system = await System.start("--no-host-sensors", ...options);
+  await until("all is well", async () => (await system.call("/health")).overall_status === "healthy");
   await system.logIn();
   await system.call("/sensors/bench.count/data", { body: { value: -1 } });
   await system.call("/v1/places", { body: { placeId: "bench", kind: "PLACE_KIND_ROOM", name: "Bench" } });
