@@ -149,6 +149,8 @@ export class System {
 }
 
 export function end(pid) {
+  // A file that is just being written is empty, and 0 would be this process's own group.
+  if (!(pid > 1)) return;
   try {
     process.kill(pid, "SIGKILL");
   } catch {
