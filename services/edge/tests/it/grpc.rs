@@ -168,3 +168,33 @@ async fn reflection_is_for_the_platform_admin() {
         assert!(text.contains("sensormesh.rooms.v1.RoomsService"), "{text} {trailers}");
     }
 }
+
+#[tokio::test]
+async fn both_sides_of_a_native_stream_pass_through() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+
+    let world = World::start().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let requests = futures::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+    let mut client = ServerReflectionClient::new(native(&world).await);
+    let ask = |symbol: &str| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol(symbol.to_owned())),
+    };
+    sender.send(ask("sensormesh.rooms.v1.RoomsService")).await.expect("sent");
+    let request = with_token(requests, Role::PlatformAdmin);
+    let mut answers = client.server_reflection_info(request).await.expect("allowed").into_inner();
+    for next in ["sensormesh.auth.v1.AuthService", "no.such.Thing"] {
+        let answer = answers.message().await.expect("no error").expect("an answer");
+        assert!(matches!(answer.message_response, Some(MessageResponse::FileDescriptorResponse(_))));
+        // the next question is asked when the last one is answered: neither side waits for the other's end
+        sender.send(ask(next)).await.expect("sent");
+    }
+    let last = answers.message().await;
+    assert!(
+        last.is_err()
+            || matches!(last, Ok(Some(a)) if matches!(a.message_response, Some(MessageResponse::ErrorResponse(_))))
+    );
+}
