@@ -31,7 +31,8 @@ const IN_FLIGHT: usize = 64;
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let usage = "load ingest|unary ADDR PKI SECONDS [CONCURRENCY]";
-    let (Some(mode), Some(address), Some(pki), Some(seconds)) = (args.get(1), args.get(2), args.get(3), args.get(4)) else {
+    let (Some(mode), Some(address), Some(pki), Some(seconds)) = (args.get(1), args.get(2), args.get(3), args.get(4))
+    else {
         bail!(usage);
     };
     let length = Duration::from_secs_f64(seconds.parse().context(usage)?);
@@ -118,7 +119,8 @@ fn batch(number: u64, series: &[u32], now: i64) -> ReadingBatch {
 async fn unary(channel: Channel, length: Duration, concurrency: usize) -> Result<()> {
     let start = Instant::now();
     let base = Clock::system().now_nanos();
-    let workers: Vec<_> = (0..concurrency).map(|i| tokio::spawn(worker(channel.clone(), i, base, start + length))).collect();
+    let workers: Vec<_> =
+        (0..concurrency).map(|i| tokio::spawn(worker(channel.clone(), i, base, start + length))).collect();
     let mut all = Histogram::<u64>::new(3)?;
     for worker in workers {
         all.add(worker.await??)?;

@@ -17,7 +17,8 @@ pub const DEFAULTS: &str = include_str!("config.default.toml");
 pub const FILE_NAME: &str = "sensormesh.toml";
 const ENV_PREFIX: &str = "SENSORMESH_";
 /// Variables with our prefix that are not configuration.
-const NOT_KEYS: [&str; 4] = ["SENSORMESH_CONFIG", "SENSORMESH_DATA_DIR", "SENSORMESH_TOKEN", "SENSORMESH_TEST_POSTGRES_URL"];
+const NOT_KEYS: [&str; 4] =
+    ["SENSORMESH_CONFIG", "SENSORMESH_DATA_DIR", "SENSORMESH_TOKEN", "SENSORMESH_TEST_POSTGRES_URL"];
 
 /// The whole configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -195,9 +196,13 @@ fn apply(table: &mut Table, name: &str, value: &str) -> Result<()> {
     }
     let old = at.get(key);
     let new = match old {
-        Some(Value::Integer(_)) => Value::Integer(value.parse().with_context(|| format!("{name} must be a whole number"))?),
+        Some(Value::Integer(_)) => {
+            Value::Integer(value.parse().with_context(|| format!("{name} must be a whole number"))?)
+        }
         Some(Value::Float(_)) => Value::Float(value.parse().with_context(|| format!("{name} must be a number"))?),
-        Some(Value::Boolean(_)) => Value::Boolean(value.parse().with_context(|| format!("{name} must be true or false"))?),
+        Some(Value::Boolean(_)) => {
+            Value::Boolean(value.parse().with_context(|| format!("{name} must be true or false"))?)
+        }
         Some(Value::Array(_)) => {
             Value::Array(value.split(',').map(str::trim).filter(|v| !v.is_empty()).map(Value::from).collect())
         }
@@ -235,7 +240,8 @@ fn annotate(table: &Table, write: impl Fn(&[&str], &str, &str, &str) -> String) 
             path = header.split('.').collect();
         }
         let key = line.strip_prefix("# ").unwrap_or(line).split_once(" = ").map(|(key, _)| key);
-        let key = key.filter(|k| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
+        let key = key
+            .filter(|k| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
         match key {
             Some(key) => match lookup(table, &path, key) {
                 Some(value) => text.push_str(&write(&path, key, &value.to_string(), line)),
@@ -290,7 +296,8 @@ mod tests {
 
     #[test]
     fn the_environment_goes_before_the_default() {
-        let config = load(&[("SENSORMESH_PORT_BASE", "9100"), ("SENSORMESH_MESH__NAMESPACE", "plant")]).expect("config");
+        let config =
+            load(&[("SENSORMESH_PORT_BASE", "9100"), ("SENSORMESH_MESH__NAMESPACE", "plant")]).expect("config");
         assert_eq!(config.port_base, 9100);
         assert_eq!(config.mesh.namespace, "plant");
     }

@@ -25,7 +25,7 @@ pub async fn start(config: &Config, entries: &[&'static Entry]) -> Result<Runnin
         let service = entry.start(config, &mesh).await.with_context(|| format!("cannot start {}", entry.name))?;
         let listeners = Listeners {
             // The edge's own port speaks HTTP; it opens that itself.
-            grpc: if entry.name == "edge" { None } else { Some(bind(config, entry.port(config)).await?) },
+            grpc: if entry.name == services::EDGE { None } else { Some(bind(config, entry.port(config)).await?) },
             operations: Some(bind(config, entry.operations_port(config)).await?),
         };
         let served = sensormesh_mesh::serve(service, &mesh, listeners, running.shutdown.child()).await;
@@ -35,7 +35,8 @@ pub async fn start(config: &Config, entries: &[&'static Entry]) -> Result<Runnin
 }
 
 async fn bind(config: &Config, port: u16) -> Result<TcpListener> {
-    let taken = || format!("cannot listen on {}:{port}; is another program there? --port-base moves every port", config.bind);
+    let taken =
+        || format!("cannot listen on {}:{port}; is another program there? --port-base moves every port", config.bind);
     TcpListener::bind((config.bind, port)).await.with_context(taken)
 }
 

@@ -3,15 +3,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use futures::future::BoxFuture;
-use sensormesh_mesh::{Mesh, Service};
-use sensormesh_store::{self as store, Store};
-use sensormesh_types::Result;
+use sensormesh_mesh::{Condition, Mesh, Service};
+use sensormesh_proto::mesh::v1::{Breaker, BreakerState};
+use sensormesh_store::{self as store, State, Store};
+use sensormesh_types::{Result, time};
 
 use crate::config::Config;
 use crate::server::ADMIN_PASSWORD_FILE;
 
 /// The operations port of a service is this much above its own.
 pub const OPERATIONS_OFFSET: u16 = 1000;
+
+/// The service that everybody outside speaks to.
+pub const EDGE: &str = "edge";
 
 /// One service: its place in the port range, and how it is started.
 pub struct Entry {
@@ -29,7 +33,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "telemetry", offset: 3, start: |config, mesh| Box::pin(telemetry(config, mesh)) },
     Entry { name: "adapters", offset: 4, start: |config, mesh| Box::pin(adapters(config, mesh)) },
     Entry { name: "rooms", offset: 6, start: |config, mesh| Box::pin(rooms(config, mesh)) },
-    Entry { name: "edge", offset: 0, start: |config, mesh| Box::pin(edge(config, mesh)) },
+    Entry { name: EDGE, offset: 0, start: |config, mesh| Box::pin(edge(config, mesh)) },
 ];
 
 impl Entry {
@@ -76,6 +80,39 @@ fn database(config: &Config) -> store::Config {
     store::Config::at(url)
 }
 
+/// Shows a service's database among its checks and breakers, and its log as its audit.
+fn with_database(service: Service, name: &'static str, store: &Store) -> Service {
+    let (checked, shown, reset, log) = (store.clone(), store.clone(), store.clone(), store.clone());
+    service
+        .check(name, move || {
+            let health = checked.health();
+            std::future::ready(match health.state {
+                _ if health.ok() => Condition::Well,
+                State::Open => Condition::Failing("the database does not answer".to_owned()),
+                _ => Condition::Degraded("the database failed lately".to_owned()),
+            })
+        })
+        .breaker(move || breaker(name, &shown.health()), move || reset.reset_breaker())
+        .audit(move |scope, before, limit| {
+            let log = log.clone();
+            async move { log.list_audit(&scope, before, limit).await }
+        })
+}
+
+fn breaker(name: &str, health: &store::Health) -> Breaker {
+    let state = match health.state {
+        State::Closed => BreakerState::Closed,
+        State::Open => BreakerState::Open,
+        State::HalfOpen => BreakerState::HalfOpen,
+    };
+    Breaker {
+        upstream: name.to_owned(),
+        state: state.into(),
+        failures: health.failures,
+        retry_at: health.retry_at.map(time::from_micros),
+    }
+}
+
 async fn open(config: &Config, mesh: &Mesh, migrations: &'static [store::Migration]) -> Result<Store> {
     Store::open(mesh.service(), &database(config), migrations, mesh.clock().clone()).await
 }
@@ -84,28 +121,34 @@ async fn auth(config: Config, mesh: Mesh) -> Result<Service> {
     let store = open(&config, &mesh, sensormesh_auth::MIGRATIONS).await?;
     let mut own = config.auth.clone();
     own.bootstrap_password_file.get_or_insert_with(|| config.data_dir.join(ADMIN_PASSWORD_FILE));
+    if config.database.url.is_empty() {
+        // On a shared database replicas share the keys; here each is a file of its own.
+        own.state_dir.get_or_insert_with(|| config.data_dir.join("auth"));
+    }
     own.open_registration |= edge_address(&config).ip().is_loopback() && config.edge.behind_proxy.is_empty();
-    sensormesh_auth::start(own, &mesh, store).await
+    Ok(with_database(sensormesh_auth::start(own, &mesh, store.clone()).await?, "database", &store))
 }
 
 async fn devices(config: Config, mesh: Mesh) -> Result<Service> {
     let store = open(&config, &mesh, sensormesh_devices::MIGRATIONS).await?;
-    sensormesh_devices::start(config.devices, &mesh, store).await
+    Ok(with_database(sensormesh_devices::start(config.devices, &mesh, store.clone()).await?, "database", &store))
 }
 
 async fn telemetry(config: Config, mesh: Mesh) -> Result<Service> {
     let databases = sensormesh_telemetry::Databases::open(&database(&config), mesh.clock().clone()).await?;
-    sensormesh_telemetry::start(config.telemetry, &mesh, databases).await
+    let (main, log) = (databases.main.clone(), databases.log.clone());
+    let service = sensormesh_telemetry::start(config.telemetry, &mesh, databases).await?;
+    Ok(with_database(with_database(service, "log database", &log), "database", &main))
 }
 
 async fn adapters(config: Config, mesh: Mesh) -> Result<Service> {
     let store = open(&config, &mesh, sensormesh_adapters::MIGRATIONS).await?;
-    sensormesh_adapters::start(config.adapters, &mesh, store).await
+    Ok(with_database(sensormesh_adapters::start(config.adapters, &mesh, store.clone()).await?, "database", &store))
 }
 
 async fn rooms(config: Config, mesh: Mesh) -> Result<Service> {
     let store = open(&config, &mesh, sensormesh_rooms::MIGRATIONS).await?;
-    sensormesh_rooms::start(config.rooms, &mesh, store).await
+    Ok(with_database(sensormesh_rooms::start(config.rooms, &mesh, store.clone()).await?, "database", &store))
 }
 
 async fn edge(config: Config, mesh: Mesh) -> Result<Service> {

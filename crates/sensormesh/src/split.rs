@@ -19,6 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(30);
 /// A process that was told to stop is given this long.
 const STOP: Duration = Duration::from_secs(27);
+/// How long the services may take to find each other before `up` says that it is ready all the same.
+const HEALTHY: Duration = Duration::from_secs(10);
 /// How long the first start of everything may take.
 const START: Duration = Duration::from_secs(60);
 
@@ -34,18 +36,28 @@ pub async fn start(config: &Config) -> Result<Supervisor> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let shutdown = sensormesh_mesh::Shutdown::new();
     let mut watchers = JoinSet::new();
-    for entry in services::ALL {
-        let watch = Watch { entry, program: program.clone(), file: file.clone(), data_dir: config.data_dir.clone() };
-        watchers.spawn(watch.keep(shutdown.clone()));
-    }
-    let supervisor = Supervisor { shutdown, watchers };
-    match timeout(START, all_ready(config)).await {
-        Ok(()) => Ok(supervisor),
-        Err(_) => {
-            supervisor.stop().await;
-            bail!("not every service became ready within {} s; the log says why", START.as_secs());
+    // The edge comes last: whoever reaches it reaches everything.
+    let (edge, others): (Vec<_>, Vec<_>) = services::ALL.iter().partition(|entry| entry.name == services::EDGE);
+    let started = async {
+        for group in [others, edge] {
+            for entry in &group {
+                let (program, file) = (program.clone(), file.clone());
+                let watch = Watch { entry, program, file, data_dir: config.data_dir.clone() };
+                watchers.spawn(watch.keep(shutdown.clone()));
+            }
+            ready(config, &group).await;
         }
+    };
+    let in_time = timeout(START, started).await.is_ok();
+    let supervisor = Supervisor { shutdown, watchers };
+    if !in_time {
+        supervisor.stop().await;
+        bail!("not every service became ready within {} s; the log says why", START.as_secs());
     }
+    if timeout(HEALTHY, healthy(config)).await.is_err() {
+        tracing::warn!("ready, but not healthy yet");
+    }
+    Ok(supervisor)
 }
 
 impl Supervisor {
@@ -130,13 +142,32 @@ fn note_pid(data_dir: &Path, service: &str, child: &Child) {
     }
 }
 
-async fn all_ready(config: &Config) {
+/// Waits until each of them takes calls.
+async fn ready(config: &Config, entries: &[&Entry]) {
     let client = reqwest::Client::new();
-    for entry in services::ALL {
+    for entry in entries {
         let url = format!("http://{}:{}/ready", config.bind, entry.operations_port(config));
         loop {
             let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
+                break;
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+    }
+}
+
+/// Waits until every service says that all of it is well: that it has reached those that it follows.
+async fn healthy(config: &Config) {
+    let client = reqwest::Client::new();
+    for entry in services::ALL {
+        let url = format!("http://{}:{}/health", config.bind, entry.operations_port(config));
+        loop {
+            let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
+            if let Ok(answer) = answer
+                && let Ok(health) = answer.json::<serde_json::Value>().await
+                && health["status"] == "healthy"
+            {
                 break;
             }
             sleep(Duration::from_millis(25)).await;

@@ -59,7 +59,8 @@ impl Server {
         let home = tempfile::Builder::new().prefix("sensormesh-postgres-").tempdir()?.keep();
         let root = fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0).unwrap_or(false);
         if root {
-            let (user, group) = unprivileged().context("PostgreSQL refuses to run as root, and there is no other user")?;
+            let (user, group) =
+                unprivileged().context("PostgreSQL refuses to run as root, and there is no other user")?;
             chown(&home, Some(user), Some(group))?;
         }
         let data = home.join("data");

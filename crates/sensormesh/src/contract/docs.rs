@@ -8,7 +8,8 @@ use sensormesh_types::text::format_duration;
 
 /// The whole reference.
 pub fn markdown() -> String {
-    let mut text = "# The contracts\n\nMade by `sensormesh contract docs` from the `.proto` files. Do not edit.\n".to_owned();
+    let mut text =
+        "# The contracts\n\nMade by `sensormesh contract docs` from the `.proto` files. Do not edit.\n".to_owned();
     let ours = pool().files().filter(|file| file.package_name().starts_with("sensormesh."));
     for file in ours {
         page(&file, &mut text);
@@ -37,7 +38,8 @@ fn page(file: &FileDescriptor, text: &mut String) {
                 for route in known.routes {
                     let _ = writeln!(text, "- `{} {}`", route.verb, route.template);
                 }
-                let _ = writeln!(text, "- deadline {}, cost {}", format_duration(known.policy.deadline), known.policy.cost);
+                let _ =
+                    writeln!(text, "- deadline {}, cost {}", format_duration(known.policy.deadline), known.policy.cost);
             }
             text.push('\n');
         }
@@ -63,7 +65,12 @@ fn table(file: &FileDescriptor, message: &MessageDescriptor, text: &mut String) 
 }
 
 fn enum_table(file: &FileDescriptor, values: &EnumDescriptor, text: &mut String) {
-    let _ = writeln!(text, "### {}\n\n{}\n\n| value | number | meaning |\n|---|---|---|", values.name(), comment(file, values.path()));
+    let _ = writeln!(
+        text,
+        "### {}\n\n{}\n\n| value | number | meaning |\n|---|---|---|",
+        values.name(),
+        comment(file, values.path())
+    );
     for value in values.values() {
         let meaning = comment(file, value.path()).replace('\n', " ");
         let _ = writeln!(text, "| `{}` | {} | {meaning} |", value.name(), value.number());
@@ -74,7 +81,11 @@ fn enum_table(file: &FileDescriptor, values: &EnumDescriptor, text: &mut String)
 fn kind(field: &FieldDescriptor) -> String {
     let name = match field.kind() {
         Kind::Message(message) if message.is_map_entry() => {
-            return format!("map<{}, {}>", kind(&message.map_entry_key_field()), kind(&message.map_entry_value_field()));
+            return format!(
+                "map<{}, {}>",
+                kind(&message.map_entry_key_field()),
+                kind(&message.map_entry_value_field())
+            );
         }
         Kind::Message(message) => message.name().to_owned(),
         Kind::Enum(values) => values.name().to_owned(),

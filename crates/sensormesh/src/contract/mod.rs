@@ -74,7 +74,8 @@ pub fn call_graph() -> String {
     let mut text = String::new();
     for (caller, callees) in graph() {
         let callees: Vec<&str> = callees.iter().copied().collect();
-        let _ = writeln!(text, "{caller} → {}", if callees.is_empty() { "nobody".to_owned() } else { callees.join(", ") });
+        let _ =
+            writeln!(text, "{caller} → {}", if callees.is_empty() { "nobody".to_owned() } else { callees.join(", ") });
     }
     text
 }

@@ -110,7 +110,8 @@ async fn place(channel: &Authorized, recording: &Recording, device: &str, room: 
 async fn place_sensor(rooms: &mut RoomsServiceClient<Authorized>, placement: Placement) -> Result<()> {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
     loop {
-        let request = CreatePlacementRequest { placement: Some(placement.clone()), ..CreatePlacementRequest::default() };
+        let request =
+            CreatePlacementRequest { placement: Some(placement.clone()), ..CreatePlacementRequest::default() };
         match rooms.create_placement(request).await {
             Ok(_) => return Ok(()),
             Err(status) if status.code() == Code::NotFound && tokio::time::Instant::now() < deadline => {

@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn units_in_headers_become_ucum_codes() {
-        let (recording, _) = recording("timestamp,indoor_co2 [ppm],note\n2021-09-07 00:00,430.5,hi\n", &PLAIN).expect("csv");
+        let (recording, _) =
+            recording("timestamp,indoor_co2 [ppm],note\n2021-09-07 00:00,430.5,hi\n", &PLAIN).expect("csv");
         assert_eq!(recording.channels, [Channel { column: 1, name: "indoor_co2".into(), unit: "[ppm]".into() }]);
     }
 

@@ -123,10 +123,7 @@ fn read(row: &Row, sensors: &[String], waiting: &mut Vec<Reading>, summary: &mut
 }
 
 /// Sends one request until the answer is definite. The batch id makes a repetition harmless.
-async fn deliver(
-    mut client: TelemetryServiceClient<Authorized>,
-    request: IngestReadingsRequest,
-) -> Result<Summary> {
+async fn deliver(mut client: TelemetryServiceClient<Authorized>, request: IngestReadingsRequest) -> Result<Summary> {
     let mut attempt = 0;
     loop {
         match client.ingest_readings(request.clone()).await {

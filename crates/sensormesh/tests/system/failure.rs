@@ -91,7 +91,9 @@ async fn any_one_process_may_be_killed() {
     while seen.last() != Some(&sent) {
         let message = events.next(&system, Duration::from_secs(30)).await.expect("a message");
         #[allow(clippy::cast_possible_truncation)] // the test sends whole numbers
-        seen.extend(message["readings"].as_array().into_iter().flatten().filter_map(|r| r["value"].as_f64()).map(|v| v as i64));
+        seen.extend(
+            message["readings"].as_array().into_iter().flatten().filter_map(|r| r["value"].as_f64()).map(|v| v as i64),
+        );
     }
     assert_eq!(seen, (1..=sent).collect::<Vec<i64>>(), "no gap, no duplicate");
     let (_, list) = system.get("/sensors/lab.n/data", &admin).await.expect("answer");

@@ -42,7 +42,8 @@ async fn what_was_acknowledged_survives_a_kill(shape: Shape) {
     system.up().await.expect("up again");
     let (status, list) = system.get("/sensors/lab.n/data", &admin).await.expect("the token is still good");
     assert_eq!(status, 200, "{list}");
-    let values: Vec<f64> = list["readings"].as_array().expect("readings").iter().filter_map(|r| r["value"].as_f64()).collect();
+    let values: Vec<f64> =
+        list["readings"].as_array().expect("readings").iter().filter_map(|r| r["value"].as_f64()).collect();
     assert_eq!(values, (0..20).map(f64::from).collect::<Vec<_>>());
 }
 
@@ -80,7 +81,8 @@ async fn the_sensors_of_this_machine_are_live_in_a_room() {
         let room = answer["rooms"].as_array()?.iter().find(|room| room["name"] == "This machine")?.clone();
         let id = room["roomId"].as_str()?.to_owned();
         let (_, metrics) = system.get(&format!("/rooms/{id}/metrics"), &admin).await.ok()?;
-        let live = metrics["metrics"].as_array()?.iter().filter(|m| m["value"].is_number() && m["stale"] == false).count();
+        let live =
+            metrics["metrics"].as_array()?.iter().filter(|m| m["value"].is_number() && m["stale"] == false).count();
         (live >= 2).then_some(metrics)
     })
     .await;

@@ -66,7 +66,8 @@ async fn a_second_host_sees_the_dashboard_over_https() {
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).expect("written");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let port = std::net::TcpListener::bind((host.here.as_str(), 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    let port =
+        std::net::TcpListener::bind((host.here.as_str(), 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let _system = builder(Shape::OneProcess)
         .arg("--listen")
         .arg(format!("{}:{port}", host.here))
@@ -95,7 +96,8 @@ async fn a_second_host_sees_the_dashboard_over_https() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_behind_one_proxy_are_limited_separately() {
     let Some(host) = Host::new() else { return };
-    let port = std::net::TcpListener::bind((host.here.as_str(), 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    let port =
+        std::net::TcpListener::bind((host.here.as_str(), 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let _system = builder(Shape::OneProcess)
         .arg("--listen")
         .arg(format!("{}:{port}", host.here))
@@ -109,7 +111,19 @@ async fn two_clients_behind_one_proxy_are_limited_separately() {
         let header = format!("x-forwarded-for: {client}");
         let many: Vec<String> = (0..times).map(|_| url.clone()).collect();
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &host.name, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}\n", "-H", &header]);
+        command.args([
+            "netns",
+            "exec",
+            &host.name,
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}\n",
+            "-H",
+            &header,
+        ]);
         let mut args: Vec<&str> = Vec::new();
         for url in &many {
             args.extend(["-o", "/dev/null", url.as_str()]);

@@ -20,12 +20,14 @@ async fn a_reading_comes_back_as_it_was_sent(shape: Shape) {
     let body = json!({"readings": [{"sensorId": "lab.co2", "time": now.to_string(), "value": 612}]});
     let (status, answer) = system.post("/sensors/data", &admin, &body).await.expect("answer");
     assert_eq!((status, &answer["accepted"]), (200, &json!(1)), "{answer}");
-    let (status, answer) = system.post("/sensors/lab.co2/data", &admin, &json!({"value": 613.5})).await.expect("answer");
+    let (status, answer) =
+        system.post("/sensors/lab.co2/data", &admin, &json!({"value": 613.5})).await.expect("answer");
     assert_eq!((status, &answer["verdict"]), (200, &json!("VERDICT_ACCEPTED")), "{answer}");
 
     let (status, list) = system.get("/sensors/lab.co2/data", &admin).await.expect("answer");
     assert_eq!(status, 200, "{list}");
-    let values: Vec<f64> = list["readings"].as_array().expect("readings").iter().filter_map(|r| r["value"].as_f64()).collect();
+    let values: Vec<f64> =
+        list["readings"].as_array().expect("readings").iter().filter_map(|r| r["value"].as_f64()).collect();
     assert_eq!(values, [612.0, 613.5], "{list}");
     let first: Timestamp = list["readings"][0]["time"].as_str().expect("time").parse().expect("RFC 3339");
     assert_eq!(first, now, "the time is kept to the nanosecond");
@@ -63,7 +65,8 @@ async fn a_bad_reading_is_named_by_index_field_and_reason(shape: Shape) {
         (json!({"sensorId": "lab.co2"}), "readings[0].value", ""),
     ];
     for (reading, field, word) in cases {
-        let (status, answer) = system.post("/sensors/data", &admin, &json!({"readings": [reading]})).await.expect("answer");
+        let (status, answer) =
+            system.post("/sensors/data", &admin, &json!({"readings": [reading]})).await.expect("answer");
         assert_eq!(status, 400, "{reading} → {answer}");
         let text = answer.to_string();
         assert!(text.contains(field) && text.contains(word), "{reading} → {answer}");

@@ -30,7 +30,8 @@ fn read(file: &Path) -> BTreeMap<String, Vec<(i64, f64)>> {
         let seconds = time.to_timestamp().expect("a time").as_second();
         for (header, cell) in headers.iter().zip(&cells).skip(1) {
             let Ok(value) = cell.trim().parse::<f64>() else { continue };
-            let renamed = COLUMNS.iter().find(|(from, _)| from == header).map(|(_, to)| to.split(':').next().unwrap_or(to));
+            let renamed =
+                COLUMNS.iter().find(|(from, _)| from == header).map(|(_, to)| to.split(':').next().unwrap_or(to));
             let plain = header.split(" [").next().unwrap_or(header);
             series.entry(renamed.unwrap_or(plain).replace('.', "_").to_lowercase()).or_default().push((seconds, value));
         }
