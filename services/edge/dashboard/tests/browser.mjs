@@ -22,7 +22,15 @@ export async function open() {
     const text = message.text();
     if (message.type() === "error" && !/Failed to load resource|net::ERR_/.test(text)) page.problems.push(text);
   });
-  page.on("request", (request) => page.hosts.add(new URL(request.url()).host));
+  page.calls = [];
+  const streams = new Set();
+  page.on("request", (request) => {
+    page.hosts.add(new URL(request.url()).host);
+    page.calls.push(request.url().split("/").at(-1));
+    // A browser has six connections to a host, for all of its tabs.
+    if (/\/Watch\w+$/.test(request.url()) && streams.add(request).size > 2) page.problems.push("more than two streams");
+  });
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (request) => streams.delete(request));
   return page;
 }
 

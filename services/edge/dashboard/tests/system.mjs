@@ -139,11 +139,13 @@ export class System {
       .replaceAll("sensormesh-data", this.dataDir)
       .replaceAll("cargo run --release --", program);
     this.said = `${this.said ?? "set -euo pipefail\n"}${here}\n`;
-    const child = spawn("bash", ["-c", this.said], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn("bash", ["-c", this.said], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
     let text = "";
+    let problem = "";
     child.stdout.on("data", (data) => (text += data));
+    child.stderr.on("data", (data) => (problem += data));
     const code = await new Promise((done) => child.once("close", done));
-    if (code !== 0) throw new Error(`ended with ${code}: ${here}\n${text}`);
+    if (code !== 0) throw new Error(`ended with ${code}: ${here}\n${text}${problem}`);
     return text;
   }
 }

@@ -14,6 +14,8 @@ class Notices {
 
   say(text: string, bad = false) {
     const id = ++this.#last;
+    // Of what went well, only the last is worth reading.
+    this.list = this.list.filter((notice) => notice.bad);
     this.list.push({ id, text, bad });
     setTimeout(() => this.drop(id), bad ? 10_000 : 4_000);
   }
