@@ -68,13 +68,11 @@ impl Tail {
                 self.open.upsert(*time, *value, qualities.get(index).copied().unwrap_or_default());
             }
         }
-        for (index, time) in times.iter().enumerate().rev() {
-            if Some(*time) >= self.newest() {
+        let from = if in_order { times.len() - 1 } else { 0 };
+        for index in from..times.len() {
+            if Some(times[index]) >= self.newest() {
                 let quality = qualities.get(index).copied().unwrap_or_default();
-                self.latest = Some(Reading { time: *time, value: values[index], quality });
-            }
-            if in_order {
-                break;
+                self.latest = Some(Reading { time: times[index], value: values[index], quality });
             }
         }
     }
@@ -171,8 +169,8 @@ mod tests {
         tail.apply(&[20], &[9.0], &[], true, mark(3));
         assert_eq!(tail.latest.map(|r| (r.time, r.value)), Some((20, 9.0)));
         assert_eq!(read(&tail), [(5, 0.5), (10, 1.0), (20, 9.0)]);
-        tail.apply(&[40, 30], &[4.0, 3.0], &[], false, mark(4));
-        assert_eq!(tail.newest(), Some(40));
+        tail.apply(&[40, 30, 40], &[4.0, 3.0, 4.5], &[], false, mark(4));
+        assert_eq!(tail.latest.map(|r| (r.time, r.value)), Some((40, 4.5)));
         assert_eq!(tail.oldest(), Some(mark(1)));
     }
 

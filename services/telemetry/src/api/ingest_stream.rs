@@ -32,13 +32,10 @@ const MOST_READINGS: usize = 10_000;
 /// The most bytes of a batch.
 const MOST_BYTES: usize = 128 << 10;
 
-/// What became of one batch.
-struct Acknowledged {
-    number: u64,
-    answer: pb::IngestStreamResponse,
-}
+/// Rejections and announcements that may wait for a sender that does not read; then it has to.
+const UNTOLD: usize = 20_000;
 
-type Pending = BoxFuture<'static, Result<Acknowledged>>;
+type Pending = BoxFuture<'static, Result<pb::IngestStreamResponse>>;
 
 /// One sender's stream.
 struct Session {
@@ -97,48 +94,38 @@ impl Session {
             }
         };
         tokio::pin!(age);
-        while open || !pending.is_empty() {
+        // what the sender is to be told next: joined for as long as it does not take it, so that one who sends first and
+        // reads later does not wait for itself
+        let mut answer: Option<pb::IngestStreamResponse> = None;
+        while open || !pending.is_empty() || answer.is_some() {
+            let told = answer.as_ref().map_or(0, |answer| answer.rejections.len() + answer.announced.len());
             tokio::select! {
                 biased;
-                Some(done) = pending.next(), if !pending.is_empty() => {
-                    let mut answer = acknowledge(done?);
-                    // whatever else the same commit stored is told with it
-                    while let Some(Some(done)) = pending.next().now_or_never() {
-                        join(&mut answer, acknowledge(done?));
+                Some(done) = pending.next(), if !pending.is_empty() => join(&mut answer, done?),
+                permit = answers.reserve(), if answer.is_some() => match permit {
+                    Ok(permit) => {
+                        if let Some(answer) = answer.take() {
+                            permit.send(Ok(answer));
+                        }
                     }
-                    if answers.send(Ok(answer)).await.is_err() {
-                        return Ok(());
-                    }
-                }
+                    Err(_) => return Ok(()), // the sender has gone
+                },
                 () = &mut age, if open => open = false,
-                message = incoming.message(), if open && pending.len() < IN_FLIGHT => {
-                    match message? {
+                message = incoming.message(), if open && pending.len() < IN_FLIGHT && told < UNTOLD => {
+                    match message?.map(|message| message.message) {
                         None => open = false,
-                        Some(message) => self.take(message, &mut pending, answers).await?,
+                        Some(Some(ingest_stream_request::Message::Announce(announce))) => {
+                            let announced = self.announce(announce).await?;
+                            join(&mut answer, pb::IngestStreamResponse { announced, ..Default::default() });
+                        }
+                        Some(Some(ingest_stream_request::Message::Batch(batch))) => {
+                            let acknowledged = self.batch(batch).await?;
+                            pending.push_back(acknowledged);
+                        }
+                        Some(None) => return Err(Error::invalid("message", "must be an announcement or a batch")),
                     }
                 }
             }
-        }
-        Ok(())
-    }
-
-    async fn take(
-        &mut self,
-        message: pb::IngestStreamRequest,
-        pending: &mut FuturesOrdered<Pending>,
-        answers: &mpsc::Sender<Result<pb::IngestStreamResponse>>,
-    ) -> Result<()> {
-        match message.message {
-            Some(ingest_stream_request::Message::Announce(announce)) => {
-                let announced = self.announce(announce).await?;
-                let answer = pb::IngestStreamResponse { announced, ..pb::IngestStreamResponse::default() };
-                let _ = answers.send(Ok(answer)).await; // seen by the next one
-            }
-            Some(ingest_stream_request::Message::Batch(batch)) => {
-                let acknowledged = self.batch(batch).await?;
-                pending.push_back(acknowledged);
-            }
-            None => return Err(Error::invalid("message", "must be an announcement or a batch")),
         }
         Ok(())
     }
@@ -235,26 +222,31 @@ impl Session {
                 return repeated(number, first);
             }
             count(&outcome, 0);
-            Ok(Acknowledged { number, answer: answer(&outcome) })
+            Ok(answer(&outcome))
         }
         .boxed())
     }
 }
 
 /// The first answer again, under the number that the batch has this time.
-fn repeated(number: u64, answer: &[u8]) -> Result<Acknowledged> {
+fn repeated(number: u64, answer: &[u8]) -> Result<pb::IngestStreamResponse> {
     let mut answer = pb::IngestStreamResponse::decode(answer).map_err(Error::internal)?;
+    answer.through = number;
     answer.rejections.iter_mut().for_each(|rejection| rejection.batch = number);
-    Ok(Acknowledged { number, answer })
+    Ok(answer)
 }
 
-fn acknowledge(done: Acknowledged) -> pb::IngestStreamResponse {
-    pb::IngestStreamResponse { through: done.number, ..done.answer }
-}
-
-fn join(answer: &mut pb::IngestStreamResponse, next: pb::IngestStreamResponse) {
-    answer.through = next.through;
-    answer.cursor = next.cursor;
+/// Adds what is to be told to what waits to be told.
+fn join(waiting: &mut Option<pb::IngestStreamResponse>, next: pb::IngestStreamResponse) {
+    let Some(answer) = waiting else {
+        *waiting = Some(next);
+        return;
+    };
+    answer.announced.extend(next.announced);
+    if next.through > 0 || !next.cursor.is_empty() {
+        answer.through = next.through;
+        answer.cursor = next.cursor;
+    }
     answer.rejections.extend(next.rejections);
     answer.duplicates += next.duplicates;
 }

@@ -34,8 +34,8 @@ const MESSAGE: usize = 64 << 10;
 const WAITING: usize = 256 << 10;
 /// Readings of one message of the snapshot.
 const SNAPSHOT: usize = 1000;
-/// Batches read from the log at once.
-const PAGE: u32 = 32;
+/// Batches read from the log at once, as far as they are no greater than a message.
+const PAGE: u32 = 16;
 
 impl Api {
     pub(super) fn watch(
@@ -170,7 +170,13 @@ impl Feed {
                 if page.first().is_none_or(|batch| batch.mark.seq != self.after + 1) {
                     check_retention(&self.engine, self.after)?;
                 }
-                Ok(page.into_iter().map(|batch| self.engine.entry(batch)).collect())
+                let mut size = 0;
+                let fits = page.into_iter().take_while(|batch| {
+                    let first = size == 0;
+                    size += batch.body.len();
+                    first || size <= MESSAGE
+                });
+                Ok(fits.map(|batch| self.engine.entry(batch)).collect())
             }
         }
     }
