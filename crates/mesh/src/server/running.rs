@@ -17,7 +17,7 @@ use super::listen::{Door, listen};
 use super::mesh_service::Api;
 use super::stack::Stack;
 use super::{operations, reflection, tasks};
-use crate::service::{Service, Task};
+use crate::service::{Condition, Service, Task};
 use crate::{Mesh, Shutdown, Transport, token};
 
 /// The service that makes the tokens everybody else verifies.
@@ -74,6 +74,15 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
         return Err(Error::precondition("PLAINTEXT_REFUSED", message));
     }
     let drain = Drain::new(&config.limits, &shutdown);
+    if service.name != AUTH {
+        let verifier = mesh.verifier().clone();
+        service = service.check("keys", move || {
+            std::future::ready(match verifier.age() {
+                Some(_) => Condition::Well,
+                None => Condition::Degraded("the keys to verify tokens with are not known yet".to_owned()),
+            })
+        });
+    }
     let health = Health::new(service.name, mesh.clock(), std::mem::take(&mut service.checks), &drain);
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
 
