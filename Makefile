@@ -2,7 +2,7 @@
 CARGO ?= cargo
 DASHBOARD = services/edge/dashboard
 
-.PHONY: help run test bench lint fmt proto client dashboard prepare
+.PHONY: help run test bench lint fmt proto release client dashboard
 
 help: ## lists the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,8 +22,11 @@ lint: ## says what CI refuses: format, clippy, contracts, licences
 fmt: ## formats code and contracts
 	$(CARGO) fmt --all && python3 tools/lint.py --fix-contracts
 
-proto: ## the contracts' descriptors and reference, after a release or a change
-	$(CARGO) run -- contract docs > docs/contracts.md && $(CARGO) run -- contract release proto/released.binpb
+proto: ## what is made from contracts and configuration, after a change of either
+	$(CARGO) run -q -- contract docs > docs/contracts.md && $(CARGO) run -q -- config show --env > .env.example
+
+release: ## the descriptors that later contracts are compared with; refuses what would break released clients
+	$(CARGO) run -q -- contract release proto/released.binpb
 
 client: ## the npm package of the contracts, in services/edge/dashboard/client
 	python3 tools/dashboard.py client

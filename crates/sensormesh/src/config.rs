@@ -218,21 +218,25 @@ fn apply(table: &mut Table, name: &str, value: &str) -> Result<()> {
 /// Every key with its meaning and the value in effect, in the form of the file.
 pub fn show(config: &Config) -> Result<String> {
     let table = Table::try_from(config)?;
-    Ok(annotate(&table, |_, key, value, _| format!("{key} = {value}")))
+    Ok(annotate(&table, |_, key, value| format!("{key} = {value}")))
 }
 
 /// The same as environment variables, commented out.
 pub fn show_env(config: &Config) -> Result<String> {
     let table = Table::try_from(config)?;
-    Ok(annotate(&table, |path, key, value, _| {
+    let head = "# Made by `sensormesh config show --env`: every setting as an environment variable, with its default.\n#\n";
+    let text = annotate(&table, |path, key, value| {
         let name: Vec<String> = path.iter().map(|p| (*p).to_uppercase()).chain([key.to_uppercase()]).collect();
         let plain = value.trim_matches('"').replace(['[', ']', '"'], "");
         format!("# {ENV_PREFIX}{}={plain}", name.join("__"))
-    }))
+    });
+    // Tables have no meaning here.
+    let text: Vec<String> = text.lines().filter(|line| !line.starts_with('[')).map(str::to_owned).collect();
+    Ok(format!("{head}{}\n", text.join("\n")))
 }
 
 /// Walks the file of defaults and writes each key's line anew.
-fn annotate(table: &Table, write: impl Fn(&[&str], &str, &str, &str) -> String) -> String {
+fn annotate(table: &Table, write: impl Fn(&[&str], &str, &str) -> String) -> String {
     let mut path: Vec<&str> = Vec::new();
     let mut text = String::new();
     for line in DEFAULTS.lines() {
@@ -244,7 +248,7 @@ fn annotate(table: &Table, write: impl Fn(&[&str], &str, &str, &str) -> String) 
             .filter(|k| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
         match key {
             Some(key) => match lookup(table, &path, key) {
-                Some(value) => text.push_str(&write(&path, key, &value.to_string(), line)),
+                Some(value) => text.push_str(&write(&path, key, &value.to_string())),
                 None => text.push_str(&if line.starts_with('#') { line.to_owned() } else { format!("# {line}") }),
             },
             None => text.push_str(line),

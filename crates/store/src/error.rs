@@ -19,7 +19,7 @@ pub(crate) enum Severity {
 pub(crate) fn translate(error: sqlx::Error) -> (Error, Severity) {
     match &error {
         sqlx::Error::Database(database) => {
-            let code = database.code().map(|c| c.into_owned()).unwrap_or_default();
+            let code = database.code().map(std::borrow::Cow::into_owned).unwrap_or_default();
             let sqlite = database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
             let constraint = database.constraint().unwrap_or_default().to_owned();
             let message = database.message().to_owned();

@@ -35,7 +35,7 @@ type Distrust = Arc<Mutex<Option<Instant>>>;
 
 pub(crate) enum Kind {
     Sqlite { writer: SqlitePool, readers: SqlitePool, path: PathBuf },
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 /// The pool of a PostgreSQL database, which can be made anew.
@@ -69,7 +69,7 @@ impl Pools {
         let distrusted = Distrust::default();
         let pool = Mutex::new(postgres_pool(options.clone(), config, &distrusted));
         let postgres = Postgres { options, config: config.clone(), distrusted: distrusted.clone(), pool };
-        Self { kind: Kind::Postgres(postgres), distrusted }
+        Self { kind: Kind::Postgres(Box::new(postgres)), distrusted }
     }
 
     pub(crate) fn kind(&self) -> &Kind {
