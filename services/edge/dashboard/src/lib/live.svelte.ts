@@ -9,7 +9,7 @@ import { rooms, words } from "./api";
 /** A hidden page gives its stream back after this long, and resumes when it is shown, ms. */
 const hiddenMs = 60_000;
 /** Changes reach the page together, this often, ms. */
-const drawMs = 100;
+const drawMs = 250;
 
 type Listener = (roomId: string, metrics: RoomMetric[]) => void;
 
