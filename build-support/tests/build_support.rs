@@ -208,3 +208,39 @@ fn the_descriptors_keep_our_comments_and_every_option() {
     assert!(comments("sensormesh/options/v1/policy.proto"));
     assert!(!comments("buf/validate/validate.proto"));
 }
+
+/// A new method in a real contract, with nothing else changed, is in the tables that routes, policy and clients come from.
+#[test]
+fn a_new_method_in_a_contract_is_in_the_tables() {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).expect("a folder");
+        for entry in std::fs::read_dir(from).expect("a folder") {
+            let entry = entry.expect("an entry");
+            let target = to.join(entry.file_name());
+            if entry.path().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                std::fs::copy(entry.path(), target).expect("copied");
+            }
+        }
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    copy(&real.join("sensormesh"), &dir.path().join("sensormesh"));
+    let file = dir.path().join("sensormesh/rooms/v1/rooms.proto");
+    let method = "service RoomsService {\n  // Counts the rooms.\n  rpc CountRooms(CountRoomsRequest) returns (CountRoomsResponse) {\n    \
+                  option (google.api.http) = {get: \"/v1/rooms:count\"};\n    \
+                  option (sensormesh.options.v1.policy) = {min_role: ROLE_VIEWER};\n  }\n";
+    let messages = "// Asks.\nmessage CountRoomsRequest {}\n// Answers.\nmessage CountRoomsResponse {\n  // How many.\n  uint32 rooms = 1;\n}\n";
+    let text =
+        std::fs::read_to_string(&file).expect("the contract").replace("service RoomsService {", method) + messages;
+    std::fs::write(&file, text).expect("written");
+    let includes = [dir.path().to_owned(), real.join("third_party")];
+    let contracts = compile(dir.path(), &includes).expect("compiled");
+    let out = tempfile::tempdir().expect("a folder");
+    generate(&contracts, out.path()).expect("generated");
+    let tables = std::fs::read_to_string(out.path().join("tables.rs")).expect("tables");
+    let code = std::fs::read_to_string(out.path().join("contracts.rs")).expect("code");
+    assert!(tables.contains("/sensormesh.rooms.v1.RoomsService/CountRooms") && tables.contains("/v1/rooms:count"));
+    assert!(code.contains("async fn count_rooms"), "the Rust client and server have it");
+}
