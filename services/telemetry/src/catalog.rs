@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
 use sensormesh_types::Scope;
+use tokio::time::Instant;
 
 use crate::tail::Tail;
 
@@ -84,6 +85,8 @@ pub struct Known {
     pub sensor: Option<Arc<Sensor>>,
     /// Its readings, once it has or was announced to have some.
     pub series: Option<Arc<Series>>,
+    /// When this service had it registered.
+    ensured: Option<Instant>,
 }
 
 impl Known {
@@ -97,6 +100,7 @@ impl Known {
 struct Tables {
     tenants: HashMap<Arc<str>, BTreeMap<Arc<str>, Known>>,
     numbers: HashMap<u32, Arc<Series>>,
+    greatest: u32,
 }
 
 /// Every sensor and series.
@@ -129,7 +133,7 @@ impl Catalog {
 
     /// The greatest number given so far.
     pub fn greatest_number(&self) -> u32 {
-        self.tables.read().numbers.keys().copied().max().unwrap_or(0)
+        self.tables.read().greatest
     }
 
     /// The tenant's series by sensor id, from behind `after` on, as long as `take` answers true.
@@ -172,16 +176,35 @@ impl Catalog {
         }
     }
 
-    /// Nobody has registered any sensor but these, by tenant and id.
-    pub fn delete_all_but(&self, present: &HashSet<(&str, &str)>) {
+    /// Nobody has registered any sensor but these, by tenant and id, and those registered since `told`, when they were
+    /// told of.
+    pub fn delete_all_but(&self, present: &HashSet<(&str, &str)>, told: Instant) {
         let mut gone = Vec::new();
         for (tenant, sensors) in &self.tables.read().tenants {
-            let absent = sensors.keys().filter(|id| !present.contains(&(&**tenant, &***id)));
-            gone.extend(absent.map(|id| (Arc::clone(tenant), Arc::clone(id))));
+            for (id, known) in sensors {
+                if !present.contains(&(&**tenant, &**id)) && known.ensured.is_none_or(|at| at < told) {
+                    gone.push((Arc::clone(tenant), Arc::clone(id)));
+                }
+            }
         }
         for (tenant, sensor_id) in gone {
             self.delete_sensor(&tenant, &sensor_id);
         }
+    }
+
+    /// Notes that this service had a sensor registered.
+    pub fn note_ensured(&self, tenant: &str, sensor_id: &str) {
+        self.tables.write().known(tenant, sensor_id).ensured = Some(Instant::now());
+    }
+
+    /// The sensors this service had registered since then.
+    pub fn ensured_since(&self, then: Instant) -> Vec<(Arc<str>, Arc<str>)> {
+        let mut ensured = Vec::new();
+        for (tenant, sensors) in &self.tables.read().tenants {
+            let since = sensors.iter().filter(|(_, known)| known.ensured.is_some_and(|at| at >= then));
+            ensured.extend(since.map(|(id, _)| (Arc::clone(tenant), Arc::clone(id))));
+        }
+        ensured
     }
 
     /// The series of a sensor, made with this number and this tail where there is none.
@@ -201,6 +224,7 @@ impl Catalog {
         });
         known.series = Some(Arc::clone(&series));
         tables.numbers.insert(number, Arc::clone(&series));
+        tables.greatest = tables.greatest.max(number);
         series
     }
 }
@@ -246,6 +270,22 @@ mod tests {
         let known = catalog.find("acme", "lab.co2").expect("known");
         assert!(known.registered().is_none() && known.series.is_some());
         assert_eq!(catalog.put_series("acme", "lab.co2", 8, Tail::default()).number, 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_does_not_end_what_was_registered_after_it_was_asked_for() {
+        let catalog = Catalog::default();
+        for id in ["a", "b", "c"] {
+            catalog.put_sensor("acme", id, Sensor::default());
+        }
+        catalog.note_ensured("acme", "a");
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let told = Instant::now();
+        catalog.note_ensured("acme", "b");
+        catalog.delete_all_but(&HashSet::from([("acme", "c")]), told);
+        let registered = |id| catalog.find("acme", id).is_some_and(|known| known.registered().is_some());
+        assert!(!registered("a") && registered("b") && registered("c"));
+        assert_eq!(catalog.ensured_since(told), [("acme".into(), "b".into())]);
     }
 
     #[test]

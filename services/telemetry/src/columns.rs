@@ -170,8 +170,8 @@ mod tests {
         })
     }
 
-    fn group(start_ns: i64, values: Vec<f64>) -> pb::Group {
-        let doubles = pb::channel::Values::Doubles(pb::Doubles { values: values.clone() });
+    fn group(start_ns: i64, values: &[f64]) -> pb::Group {
+        let doubles = pb::channel::Values::Doubles(pb::Doubles { values: values.to_vec() });
         pb::Group {
             start_ns,
             tick_ns: SECOND as u64,
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_sound_batch_is_taken_as_it_is() {
-        let group = group(NOW, vec![1.0, 2.0, 3.0]);
+        let group = group(NOW, &[1.0, 2.0, 3.0]);
         let sent = pb::ReadingBatch { groups: vec![group.clone()], ..pb::ReadingBatch::default() };
         let checked = check_group(group);
         assert!(checked.rejections.is_empty());
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_and_the_rest_is_taken() {
-        let checked = check_group(group(NOW + 299 * SECOND, vec![1.0, f64::NAN, 3.0, 4.0]));
+        let checked = check_group(group(NOW + 299 * SECOND, &[1.0, f64::NAN, 3.0, 4.0]));
         let rejections: Vec<_> = checked.rejections.iter().map(|r| (r.reason.as_str(), r.indices.clone())).collect();
         assert_eq!(rejections, [("FUTURE", vec![2, 3]), ("NON_FINITE", vec![1])]);
         assert_eq!(checked.groups[0].times, [NOW + 299 * SECOND]);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_taken_and_marked_in_the_log_too() {
-        let checked = check_group(group(NOW, vec![1.0, 101.0]));
+        let checked = check_group(group(NOW, &[1.0, 101.0]));
         assert!(checked.rejections.is_empty());
         let catalog = catalog();
         let read = batch::decode(&checked.body, |number| catalog.series(number)).expect("decoded");
@@ -212,11 +212,11 @@ mod tests {
 
     #[test]
     fn channels_that_make_no_sense_are_refused_whole() {
-        let mut unknown = group(NOW, vec![1.0]);
+        let mut unknown = group(NOW, &[1.0]);
         unknown.channels[0].series = 9;
-        let mut short = group(NOW, vec![1.0, 2.0]);
+        let mut short = group(NOW, &[1.0, 2.0]);
         short.steps.push(1);
-        let mut far = group(i64::MAX, vec![1.0, 2.0]);
+        let mut far = group(i64::MAX, &[1.0, 2.0]);
         far.tick_ns = u64::MAX;
         for (group, reason) in [(unknown, "UNKNOWN_SERIES"), (short, "INVALID"), (far, "INVALID")] {
             let checked = check_group(group);

@@ -17,16 +17,21 @@ const AT_ONCE: usize = 256;
 /// Batches cut from the log in one transaction.
 const CUT_AT_ONCE: u64 = 2_000;
 
-/// Seals every series that has a whole block, then those that hold the log back. Answers how many readings were sealed.
-pub async fn seal_due(state: &Arc<State>) -> Result<usize> {
+/// Seals every series that has a whole block. Answers how many readings were sealed.
+pub async fn seal_ripe(state: &Arc<State>) -> Result<usize> {
     let mut sealed = 0;
     loop {
         let ripe = state.take_ripe(AT_ONCE);
         if ripe.is_empty() {
-            break;
+            return Ok(sealed);
         }
         sealed += seal(state, ripe).await?;
     }
+}
+
+/// Seals the series that hold the log back, whatever they have. Looks at every tail.
+pub async fn seal_overdue(state: &Arc<State>) -> Result<usize> {
+    let mut sealed = 0;
     for some in overdue(state).chunks(AT_ONCE) {
         sealed += seal(state, some.to_vec()).await?;
     }

@@ -172,6 +172,7 @@ pub async fn ensure(state: &State, registry: &Registry, tenant: &str, ids: &[&st
     }
     tx.commit().await?;
     for told in registered {
+        state.catalog.note_ensured(tenant, &told.sensor_id);
         state.catalog.put_sensor(tenant, &told.sensor_id, told.sensor);
     }
     Ok(())

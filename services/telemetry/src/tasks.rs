@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use prost::Message as _;
 use sensormesh_mesh::client::Channel;
 use sensormesh_mesh::{Mesh, Shutdown};
@@ -26,8 +27,8 @@ use crate::sender::{self, Registry};
 use crate::validate;
 use crate::writer::Request;
 
-/// How often the tails are looked at although nobody called.
-const SEAL_EVERY: Duration = Duration::from_secs(5);
+/// How often the tails are looked at for what holds the log back.
+const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// How often the log is cut.
 const CUT_EVERY: Duration = Duration::from_secs(10);
 /// How often what is past its time is removed.
@@ -59,12 +60,15 @@ pub fn told(tenant: &str, sensor: &devices::Sensor) -> Told {
 pub struct Sensors {
     state: Arc<State>,
     client: DevicesServiceClient<Channel>,
+    /// When the stream was asked for: a snapshot knows nothing of what was registered later.
+    asked: Arc<Mutex<Instant>>,
 }
 
 impl Sensors {
     /// The projection of an engine.
     pub fn new(engine: &Engine, mesh: &Mesh) -> Result<Self> {
-        Ok(Self { state: Arc::clone(engine.state()), client: mesh.client_as_service()? })
+        let asked = Arc::new(Mutex::new(Instant::now()));
+        Ok(Self { state: Arc::clone(engine.state()), client: mesh.client_as_service()?, asked })
     }
 }
 
@@ -72,6 +76,7 @@ impl Projection for Sensors {
     type Message = devices::WatchDevicesResponse;
 
     async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<Self::Message>>>> {
+        *self.asked.lock() = Instant::now();
         let request = devices::WatchDevicesRequest { cursor: cursor.unwrap_or_default() };
         let stream = self.client.clone().watch_devices(request).await?.into_inner();
         let incoming = |message: devices::WatchDevicesResponse| {
@@ -85,6 +90,10 @@ impl Projection for Sensors {
     async fn apply(&self, tx: &mut Tx, reset: bool, messages: &[Self::Message]) -> Result<()> {
         if reset {
             db::sensor::forget_all(tx).await?;
+            let asked = *self.asked.lock();
+            for (tenant, sensor_id) in self.state.catalog.ensured_since(asked) {
+                db::sensor::restore(tx, &tenant, &sensor_id).await?;
+            }
         }
         for message in messages {
             match &message.event {
@@ -110,7 +119,7 @@ impl Projection for Sensors {
             }
         }
         if reset {
-            catalog.delete_all_but(&present);
+            catalog.delete_all_but(&present, *self.asked.lock());
         }
         self.state.releasing.notify_one();
     }
@@ -120,11 +129,16 @@ impl Projection for Sensors {
     }
 }
 
-/// Seals what is due, whenever there is something and every few seconds.
+/// Seals whole blocks as they come, and what holds the log back once a second.
 pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
+    let mut looked = Instant::now();
     while !shutdown.is_requested() {
-        seal::seal_due(&state).await?;
-        shutdown.cut(timeout(SEAL_EVERY, state.sealing.notified())).await;
+        seal::seal_ripe(&state).await?;
+        if looked.elapsed() >= OVERDUE_EVERY {
+            looked = Instant::now();
+            seal::seal_overdue(&state).await?;
+        }
+        shutdown.cut(timeout(OVERDUE_EVERY, state.sealing.notified())).await;
     }
     Ok(())
 }

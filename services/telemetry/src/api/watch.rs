@@ -4,6 +4,7 @@
 //! the ring. One that takes nothing for too long is ended with the cursor to go on from.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::Vacant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -268,9 +269,9 @@ impl Feed {
     fn put_columns(&mut self, entry: &Entry, message: &mut pb::WatchReadingsResponse) {
         let mut wanted: HashMap<u32, bool> = HashMap::new();
         for channel in entry.groups.iter().flat_map(|group| &group.channels) {
-            if !wanted.contains_key(&channel.series.number) {
+            if let Vacant(place) = wanted.entry(channel.series.number) {
                 let admitted = self.filter.admits(&self.engine.catalog, &channel.series);
-                wanted.insert(channel.series.number, admitted);
+                place.insert(admitted);
                 if admitted {
                     self.name(&channel.series, message);
                 }

@@ -98,3 +98,13 @@ pub async fn forget_all(tx: &mut Tx) -> Result<()> {
     tx.query("UPDATE sensor SET deleted = 1").execute().await?;
     Ok(())
 }
+
+/// Marks a sensor as registered after all.
+pub async fn restore(tx: &mut Tx, tenant: &str, sensor_id: &str) -> Result<()> {
+    tx.query("UPDATE sensor SET deleted = 0 WHERE tenant = $1 AND sensor_id = $2")
+        .bind(tenant)
+        .bind(sensor_id)
+        .execute()
+        .await?;
+    Ok(())
+}

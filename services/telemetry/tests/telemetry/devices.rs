@@ -15,11 +15,13 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 type Key = (String, String);
+/// What happened to a sensor: what it is now, or that it is no more.
+type Change = (Key, Option<Sensor>);
 
 /// A registry in memory.
 #[derive(Clone)]
 pub struct Devices {
-    changes: Arc<Mutex<Vec<(Key, Option<Sensor>)>>>,
+    changes: Arc<Mutex<Vec<Change>>>,
     count: Arc<tokio::sync::watch::Sender<usize>>,
 }
 

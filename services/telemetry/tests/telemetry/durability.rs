@@ -106,3 +106,44 @@ pub async fn a_second_replica_waits_for_the_log(url: String) {
     drop(first);
     tokio::time::timeout(Duration::from_secs(20), second).await.expect("the second replica takes over");
 }
+
+/// The way that measurements take, without mesh and contract.
+pub async fn batches_are_taken_in_process() {
+    use sensormesh_mesh::Shutdown;
+    use sensormesh_telemetry::{Databases, Engine};
+    use sensormesh_types::Clock;
+    const BATCHES: u64 = 300;
+    let folder = tempfile::tempdir().expect("directory");
+    let config = sensormesh_store::Config::at(format!("sqlite:{}", folder.path().join("{service}.db").display()));
+    let clock = Clock::fixed(NOW / 1000);
+    let databases = Databases::open(&config, clock.clone()).await.expect("databases");
+    let engine = Engine::open(Config::default(), databases, clock).await.expect("engine");
+    let shutdown = Shutdown::new();
+    let sealing = tokio::spawn({
+        let (engine, shutdown) = (engine.clone(), shutdown.clone());
+        async move { engine.seal(shutdown).await }
+    });
+    let series = engine.register("default", &["a", "b", "c", "d"]).await.expect("numbers");
+    let tenant: std::sync::Arc<str> = "default".into();
+    let values: Vec<f64> = noise(5).take(250).map(|n| (n % 500) as f64 / 10.0).collect();
+    let began = tokio::time::Instant::now();
+    let mut waiting = std::collections::VecDeque::new();
+    for i in 0..BATCHES {
+        let start = NOW - 1_000_000 * SECOND + i as i64 * 250 * SECOND;
+        let mut group = crate::system::group(series[0], start, SECOND, &values);
+        let more = series[1..].iter().map(|n| crate::system::group(*n, start, SECOND, &values).channels.remove(0));
+        group.channels.extend(more);
+        waiting.push_back(engine.ingest(&tenant, crate::system::batch(i + 1, vec![group])).await.expect("queued"));
+        if waiting.len() == 64 {
+            let outcome = waiting.pop_front().expect("one").await.expect("durable");
+            assert_eq!((outcome.accepted, outcome.duplicates()), (1000, 0));
+        }
+    }
+    for outcome in waiting {
+        outcome.await.expect("durable");
+    }
+    let rate = BATCHES as f64 * 1000.0 / began.elapsed().as_secs_f64();
+    eprintln!("{:.0} readings/s in this build", rate);
+    shutdown.request();
+    sealing.await.expect("no panic").expect("sealed");
+}

@@ -29,10 +29,11 @@ pub async fn fill(user: &User, sensor_id: &str, start: i64, step: i64, values: &
         let start = start + i as i64 * 1000 * step;
         ingest.send(batch(i as u64 + 1, vec![group(number, start, step, part)])).await;
     }
-    ingest.through(parts.len() as u64).await;
+    let answers = ingest.through(parts.len() as u64).await;
+    assert!(answers.iter().all(|answer| answer.rejections.is_empty()), "{answers:?}");
 }
 
-/// Waits until all but a block's worth of a sensor's readings is sealed: seen by the log being cut behind it.
+/// Leaves the sealing, which nobody outside can see, some time: what is asserted holds before and after it.
 pub async fn settle() {
     tokio::time::sleep(Duration::from_millis(300)).await;
 }

@@ -74,3 +74,8 @@ async fn a_second_replica_waits_for_the_log() {
         durability::a_second_replica_waits_for_the_log(url).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_are_taken_in_process() {
+    durability::batches_are_taken_in_process().await;
+}

@@ -175,7 +175,8 @@ pub async fn cursors_that_cannot_be_resumed_are_refused(engine: Engine) {
             let mut client = user.client();
             let request = pb::WatchReadingsRequest { cursor, ..Default::default() };
             let refused = user.act(client.watch_readings(request)).await;
-            sensormesh_types::Error::from(refused.err().expect("refused"))
+            let Err(status) = refused else { panic!("it was not refused") };
+            sensormesh_types::Error::from(status)
         }
     };
     assert_eq!(refused("forged".to_owned()).await.code(), Code::Invalid);
