@@ -19,7 +19,8 @@ def install() -> bool:
     stamp = HOME / "node_modules/.package-lock.json"
     lock = HOME / "package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
-        run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=HOME)
+        # Not `npm ci`: it wants every platform's optional packages, which not every registry mirror has.
+        run("npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", cwd=HOME)
         stamp.touch()
     return True
 
