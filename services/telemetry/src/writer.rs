@@ -1,8 +1,10 @@
 //! The one writer of the log: everything that queued while the last commit was synced goes into the next one.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use prost::bytes::Bytes;
 use sensormesh_observability::metrics;
 use sensormesh_proto::telemetry::v1::Verdict;
@@ -114,7 +116,11 @@ impl Writer {
                 batch.push(request);
             }
             self.state.room_for_more().await;
-            self.commit(batch).await;
+            // a bug that one batch brings to light must not end the log for all
+            if AssertUnwindSafe(self.commit(batch)).catch_unwind().await.is_err() {
+                self.in_doubt = true;
+                tracing::error!("a commit of readings panicked; its senders are told to try again");
+            }
         }
     }
 
