@@ -300,5 +300,6 @@ impl State {
 }
 
 fn stopped() -> Error {
-    Error::unavailable("STOPPING", "the writer of readings has stopped", Duration::from_secs(1))
+    let message = "the readings may or may not be stored; send them again";
+    Error::unavailable("WRITER_STOPPED", message, Duration::from_secs(1))
 }
