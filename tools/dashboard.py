@@ -25,15 +25,16 @@ def install() -> bool:
     return True
 
 
-def newest(*folders: str) -> float:
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
-    return max((file.stat().st_mtime for file in files), default=0.0)
+def newest() -> float:
+    """When the last of the sources changed: the contracts, and the dashboard but for what is made."""
+    made = {HOME / name for name in ("dist", "client", "node_modules", "src/gen", "client-src/gen", "tests")}
+    files = [file for folder in (ROOT / "proto", HOME) for file in folder.rglob("*") if not made & {*file.parents}]
+    return max(file.stat().st_mtime for file in files if file.is_file())
 
 
 def build() -> None:
     index = HOME / "dist/index.html"
-    sources = newest("services/edge/dashboard/src", "proto")
-    if index.exists() and index.stat().st_mtime > sources:
+    if index.exists() and index.stat().st_mtime > newest():
         say("dashboard: up to date")
     elif install():
         run("npm", "run", "--silent", "build", cwd=HOME)

@@ -1,8 +1,8 @@
 //! Load for `make bench`, over mutual TLS with the operator's certificate:
 //!
-//! `load ingest ADDR PKI SECONDS` sends 1,000-reading batches in columns, 64 in flight, and prints readings acknowledged per
-//! second. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading a call and prints calls per second and latencies in
-//! microseconds. Both print one line of JSON.
+//! `load ingest ADDR PKI SECONDS RUN` sends 1,000-reading batches in columns, 64 in flight, and prints readings acknowledged
+//! per second; each run of a number has an hour of its own. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading a call, `load latest …` asks for one sensor's latest
+//! reading; they print calls per second and latencies in microseconds. All print one line of JSON.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use sensormesh_proto::telemetry::v1::channel::Values;
 use sensormesh_proto::telemetry::v1::ingest_stream_request::Message;
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
 use sensormesh_proto::telemetry::v1::{
-    Announce, Channel as Column, Group, IngestReadingRequest, IngestStreamRequest, ReadingBatch, Scaled,
+    Announce, Channel as Column, Group, IngestReadingRequest, IngestStreamRequest, ListLatestReadingsRequest,
+    ReadingBatch, Scaled,
 };
 use sensormesh_types::{Clock, time};
 use tokio::sync::{Semaphore, mpsc};
@@ -26,20 +27,21 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 const SENSORS: usize = 200;
 const BATCH: usize = 1000;
 const IN_FLIGHT: usize = 64;
+/// Nanoseconds.
+const HOUR: i64 = 3_600_000_000_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    let usage = "load ingest|unary ADDR PKI SECONDS [CONCURRENCY]";
-    let (Some(mode), Some(address), Some(pki), Some(seconds)) = (args.get(1), args.get(2), args.get(3), args.get(4))
-    else {
-        bail!(usage);
-    };
+    let usage = "load ingest|unary|latest ADDR PKI SECONDS RUN|CONCURRENCY";
+    let [_, mode, address, pki, seconds, number] = args.as_slice() else { bail!(usage) };
+    let number: u16 = number.parse().context(usage)?;
     let length = Duration::from_secs_f64(seconds.parse().context(usage)?);
     let channel = connect(address, Path::new(pki)).await?;
-    match (mode.as_str(), args.get(5)) {
-        ("ingest", None) => ingest(channel, length).await,
-        ("unary", Some(concurrency)) => unary(channel, length, concurrency.parse().context(usage)?).await,
+    match mode.as_str() {
+        "ingest" => ingest(channel, length, number).await,
+        "unary" => calls(channel, length, number, Call::Store).await,
+        "latest" => calls(channel, length, number, Call::Latest).await,
         _ => bail!(usage),
     }
 }
@@ -53,7 +55,7 @@ async fn connect(address: &str, pki: &Path) -> Result<Channel> {
     Ok(Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await?)
 }
 
-async fn ingest(channel: Channel, length: Duration) -> Result<()> {
+async fn ingest(channel: Channel, length: Duration, run: u16) -> Result<()> {
     let mut client = TelemetryServiceClient::new(channel);
     let (send, requests) = mpsc::channel(IN_FLIGHT);
     let sensors: Vec<String> = (0..SENSORS).map(|i| format!("bench.s{i}")).collect();
@@ -72,7 +74,7 @@ async fn ingest(channel: Channel, length: Duration) -> Result<()> {
     }
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let start = Instant::now();
-    let now = Clock::system().now_nanos();
+    let first = Clock::system().now_nanos() - 7 * 24 * HOUR + i64::from(run) * HOUR;
     let sender = {
         let slots = slots.clone();
         tokio::spawn(async move {
@@ -80,7 +82,7 @@ async fn ingest(channel: Channel, length: Duration) -> Result<()> {
             while start.elapsed() < length {
                 slots.acquire().await?.forget();
                 number += 1;
-                let batch = Message::Batch(batch(number, &series, now));
+                let batch = Message::Batch(batch(number, &series, first));
                 send.send(IngestStreamRequest { message: Some(batch) }).await?;
             }
             anyhow::Ok(number)
@@ -103,10 +105,10 @@ async fn ingest(channel: Channel, length: Duration) -> Result<()> {
 }
 
 /// Readings of 200 sensors taken together, five times a batch, a millisecond apart, in hundredths.
-fn batch(number: u64, series: &[u32], now: i64) -> ReadingBatch {
+fn batch(number: u64, series: &[u32], from: i64) -> ReadingBatch {
     let ticks = BATCH / SENSORS;
     let first = i64::try_from(number).unwrap_or(0) * i64::try_from(ticks).unwrap_or(1);
-    let start_ns = now - 3_600_000_000_000 + first * 1_000_000;
+    let start_ns = from + first * 1_000_000;
     let channels = series.iter().enumerate().map(|(i, series)| {
         let level = 2000 + i64::try_from(i).unwrap_or(0) + i64::try_from(number % 50).unwrap_or(0);
         let deltas = std::iter::once(level).chain((1..ticks).map(|t| if t % 2 == 0 { -1 } else { 1 })).collect();
@@ -116,11 +118,17 @@ fn batch(number: u64, series: &[u32], now: i64) -> ReadingBatch {
     ReadingBatch { number, batch_id: String::new(), groups: vec![group] }
 }
 
-async fn unary(channel: Channel, length: Duration, concurrency: usize) -> Result<()> {
+/// What each call does.
+#[derive(Clone, Copy)]
+enum Call {
+    Store,
+    Latest,
+}
+
+async fn calls(channel: Channel, length: Duration, concurrency: u16, call: Call) -> Result<()> {
     let start = Instant::now();
-    let base = Clock::system().now_nanos();
     let workers: Vec<_> =
-        (0..concurrency).map(|i| tokio::spawn(worker(channel.clone(), i, base, start + length))).collect();
+        (0..concurrency).map(|i| tokio::spawn(worker(channel.clone(), i, call, start + length))).collect();
     let mut all = Histogram::<u64>::new(3)?;
     for worker in workers {
         all.add(worker.await??)?;
@@ -131,19 +139,26 @@ async fn unary(channel: Channel, length: Duration, concurrency: usize) -> Result
     Ok(())
 }
 
-async fn worker(channel: Channel, index: usize, base: i64, end: Instant) -> Result<Histogram<u64>> {
+async fn worker(channel: Channel, index: u16, call: Call, end: Instant) -> Result<Histogram<u64>> {
     let mut client = TelemetryServiceClient::new(channel);
     let mut latencies = Histogram::<u64>::new(3)?;
+    let base = Clock::system().now_nanos();
+    let sensor = format!("bench.u{index}");
     let mut count = 0;
     while Instant::now() < end {
         count += 1;
-        let request = IngestReadingRequest {
-            sensor_id: format!("bench.u{index}"),
-            time: Some(time::from_nanos(base + count * 1000)),
-            value: Some(612.0),
-        };
         let sent = Instant::now();
-        client.ingest_reading(request).await?;
+        match call {
+            Call::Store => {
+                let time = Some(time::from_nanos(base + count * 1000));
+                let request = IngestReadingRequest { sensor_id: sensor.clone(), time, value: Some(612.0) };
+                client.ingest_reading(request).await?;
+            }
+            Call::Latest => {
+                let request = ListLatestReadingsRequest { sensor_ids: vec![sensor.clone()], ..Default::default() };
+                client.list_latest_readings(request).await?;
+            }
+        }
         latencies.record(u64::try_from(sent.elapsed().as_micros())?)?;
     }
     Ok(latencies)

@@ -46,6 +46,9 @@ pub async fn start(config: &Config) -> Result<Supervisor> {
                 watchers.spawn(watch.keep(shutdown.clone()));
             }
             ready(config, &group).await;
+            if timeout(HEALTHY, healthy(config, &group)).await.is_err() {
+                tracing::warn!("ready, but not healthy yet");
+            }
         }
     };
     let in_time = timeout(START, started).await.is_ok();
@@ -53,9 +56,6 @@ pub async fn start(config: &Config) -> Result<Supervisor> {
     if !in_time {
         supervisor.stop().await;
         bail!("not every service became ready within {} s; the log says why", START.as_secs());
-    }
-    if timeout(HEALTHY, healthy(config)).await.is_err() {
-        tracing::warn!("ready, but not healthy yet");
     }
     Ok(supervisor)
 }
@@ -157,10 +157,10 @@ async fn ready(config: &Config, entries: &[&Entry]) {
     }
 }
 
-/// Waits until every service says that all of it is well: that it has reached those that it follows.
-async fn healthy(config: &Config) {
+/// Waits until each of them says that all of it is well: that it has reached those that it follows.
+async fn healthy(config: &Config, entries: &[&Entry]) {
     let client = reqwest::Client::new();
-    for entry in services::ALL {
+    for entry in entries {
         let url = format!("http://{}:{}/health", config.bind, entry.operations_port(config));
         loop {
             let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
