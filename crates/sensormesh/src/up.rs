@@ -101,7 +101,7 @@ fn welcome(config: &Config) -> Result<()> {
     writeln!(out, "health      {base}/health")?;
     writeln!(
         out,
-        "gRPC        buf curl --cacert {0}/ca.pem --cert {0}/operator.pem --key {0}/operator-key.pem --list-methods https://localhost:{1}",
+        "gRPC        buf curl --protocol grpc --cacert {0}/ca.pem --cert {0}/operator.pem --key {0}/operator-key.pem --list-methods https://localhost:{1}",
         dir.display(),
         config.port_base + 6
     )?;
