@@ -99,7 +99,11 @@ impl Watch {
                     let stdin = child.stdin.take();
                     match shutdown.cut(child.wait()).await {
                         Some(ended) => tracing::warn!(service = self.entry.name, ?ended, "process ended"),
-                        None => return stop(child, stdin).await,
+                        None => {
+                            stop(child, stdin).await;
+                            std::fs::remove_file(pid_file(&self.data_dir, self.entry.name)).ok();
+                            return;
+                        }
                     }
                 }
                 Err(error) => tracing::error!(service = self.entry.name, %error, "process cannot be started"),
@@ -138,8 +142,12 @@ async fn stop(mut child: Child, stdin: Option<ChildStdin>) {
 /// `<data-dir>/<service>.pid`: for an operator who wants to look at one process.
 fn note_pid(data_dir: &Path, service: &str, child: &Child) {
     if let Some(pid) = child.id() {
-        std::fs::write(data_dir.join(format!("{service}.pid")), format!("{pid}\n")).ok();
+        std::fs::write(pid_file(data_dir, service), format!("{pid}\n")).ok();
     }
+}
+
+fn pid_file(data_dir: &Path, service: &str) -> PathBuf {
+    data_dir.join(format!("{service}.pid"))
 }
 
 /// Waits until each of them takes calls.
