@@ -29,7 +29,7 @@ CREATE INDEX placement_by_room ON placement (tenant, room_id, metric, start_ns, 
 CREATE UNIQUE INDEX placement_one_room ON placement (tenant, sensor_id) WHERE end_ns IS NULL;
 CREATE UNIQUE INDEX placement_one_sensor ON placement (tenant, room_id, metric) WHERE end_ns IS NULL;
 
--- Derived from the stream of devices; rebuilt from it.
+-- Derived from the stream of devices; rebuilt from it. heard = when it was last heard of, microseconds.
 CREATE TABLE sensor (
     tenant           $text NOT NULL,
     sensor_id        $text NOT NULL,
@@ -44,6 +44,7 @@ CREATE TABLE sensor (
     interval_ns      $int,
     suggested_room   $text NOT NULL,
     suggested_metric $text NOT NULL,
+    heard            $int  NOT NULL,
     PRIMARY KEY (tenant, sensor_id)
 ) $strict;
 

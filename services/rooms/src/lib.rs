@@ -60,7 +60,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     let readings = (telemetry, hub.clone());
     let model = (store.clone(), hub.clone());
     let registry = (devices, store.clone(), mesh.clock().clone());
-    let seen = hub;
+    let (seen, consumer) = (hub, store);
     Ok(Service::new("rooms")
         .grpc(RoomsServiceServer::new(api))
         .task("follow readings", move |shutdown| tasks::follow_readings(readings.0.clone(), readings.1.clone(), shutdown))
@@ -68,6 +68,14 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
             tasks::follow_devices(registry.0.clone(), registry.1.clone(), registry.2.clone(), shutdown)
         })
         .task("follow own log", move |shutdown| tasks::follow_own_log(model.0.clone(), model.1.clone(), shutdown))
+        .check("devices", move || {
+            let heard = consumer.consumers().get("devices").is_some_and(|consumer| consumer.connected);
+            std::future::ready(if heard {
+                Condition::Well
+            } else {
+                Condition::Degraded("devices is out of reach; new sensors are not heard of".to_owned())
+            })
+        })
         .check("readings", move || {
             let followed = seen.view("", []).followed;
             std::future::ready(if followed {

@@ -14,6 +14,10 @@ use crate::place::{Kind, Place, Tree, slug};
 use crate::placement::{Plan, Wish, as_metric, default_metric, plan};
 use crate::record::{self, Author};
 
+/// A sensor that was asked for by name may be younger than the snapshot that does not name it: for so long (60 s, in
+/// microseconds) it stays.
+const FRESH: i64 = 60_000_000;
+
 /// Takes over messages of `WatchDevices` in one transaction.
 pub struct Projection<'t> {
     tx: &'t mut Tx,
@@ -37,7 +41,7 @@ impl<'t> Projection<'t> {
     ) -> Result<()> {
         let mut gone: BTreeSet<(String, String)> = BTreeSet::new();
         if reset {
-            gone.extend(db::wipe_projection(self.tx).await?);
+            gone.extend(db::wipe_projection(self.tx, self.now_micros - FRESH).await?);
             self.changed.extend(gone.iter().map(|(tenant, _)| tenant.clone()));
         }
         for message in messages {

@@ -63,18 +63,21 @@ pub async fn list_unplaced(
     rows.iter().map(sensor).collect()
 }
 
-/// Writes a sensor and says whether that changed anything.
+/// Writes a sensor that was heard of now and says whether that changed anything.
 pub async fn save_sensor(tx: &mut Tx, tenant: &str, sensor: &Sensor) -> Result<bool> {
+    let now = tx.store().clock().now_micros();
     if find_sensor(tx, tenant, &sensor.id).await?.as_ref() == Some(sensor) {
         return Ok(false);
     }
     tx.query(
         "INSERT INTO sensor (tenant, sensor_id, device_id, name, site, profile_id, quantity, unit, range_min, range_max, \
-         interval_ns, suggested_room, suggested_metric) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+         interval_ns, suggested_room, suggested_metric, heard) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
          ON CONFLICT (tenant, sensor_id) DO UPDATE SET device_id = excluded.device_id, name = excluded.name, \
          site = excluded.site, profile_id = excluded.profile_id, quantity = excluded.quantity, unit = excluded.unit, \
          range_min = excluded.range_min, range_max = excluded.range_max, interval_ns = excluded.interval_ns, \
-         suggested_room = excluded.suggested_room, suggested_metric = excluded.suggested_metric",
+         suggested_room = excluded.suggested_room, suggested_metric = excluded.suggested_metric, \
+         heard = excluded.heard",
     )
     .bind(tenant)
     .bind(&sensor.id)
@@ -89,6 +92,7 @@ pub async fn save_sensor(tx: &mut Tx, tenant: &str, sensor: &Sensor) -> Result<b
     .bind(sensor.traits.interval)
     .bind(&sensor.suggested_room)
     .bind(&sensor.suggested_metric)
+    .bind(now)
     .execute()
     .await?;
     Ok(true)
@@ -138,10 +142,11 @@ pub async fn delete_profile(tx: &mut Tx, tenant: &str, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes out every sensor and profile of every tenant, before the stream says anew what there is. Returns the sensors.
-pub async fn wipe_projection(tx: &mut Tx) -> Result<Vec<(String, String)>> {
-    let rows = tx.query("SELECT tenant, sensor_id FROM sensor").fetch_all().await?;
-    tx.query("DELETE FROM sensor").execute().await?;
+/// Takes out every profile, and every sensor that was last heard of before `before` (microseconds since the Unix epoch), of
+/// every tenant: the stream is about to say anew what there is. Returns the sensors.
+pub async fn wipe_projection(tx: &mut Tx, before: i64) -> Result<Vec<(String, String)>> {
+    let sql = "DELETE FROM sensor WHERE heard < $1 RETURNING tenant, sensor_id";
+    let rows = tx.query(sql).bind(before).fetch_all().await?;
     tx.query("DELETE FROM profile").execute().await?;
     rows.iter().map(|row| Ok((row.get("tenant")?, row.get("sensor_id")?))).collect()
 }

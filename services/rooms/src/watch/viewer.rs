@@ -457,3 +457,7 @@ impl Viewer {
         knows.encode(&self.given.seal)
     }
 }
+
+#[cfg(test)]
+#[path = "viewer_tests.rs"]
+mod tests;

@@ -158,23 +158,21 @@ pub async fn what_joins_and_leaves_a_room_is_told(engine: Engine) {
 pub async fn a_viewer_resumes_without_gap_or_duplicate_whoever_restarts(engine: Engine) {
     let mut system = System::start(engine).await;
     let user = two_rooms(&system).await;
-    let (mut n, mut told) = (0, BTreeMap::<String, Vec<i64>>::new());
-    let mut write = |system: &System, count: i64| {
-        for _ in 0..count {
-            n += 1;
-            system.read("a.co2", n - 1000, n as f64);
-            system.read("b.co2", n - 1000, n as f64);
-        }
-        n
-    };
-    write(&system, 1);
-    shows(&user, "hall", 1.0).await;
     // wait until a fresh watch shows both, so that nothing joins later
     until("both rooms", || async { Watching::new(&user).until_live().await.len() == 2 }).await;
     let mut watching = Watching::new(&user);
-    let mut resets = 0;
+    watching.until_live().await;
+    let telemetry = system.telemetry.clone();
+    let writer = tokio::spawn(async move {
+        for n in 1i64.. {
+            for sensor in ["a.co2", "b.co2"] {
+                telemetry.add("default", sensor, (START - 100) * SECOND + n * 1_000_000, n as f64);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let mut seen = Seen::default();
     for round in 0..9 {
-        let last = write(&system, 7);
         match round {
             1 => system.telemetry.hiccup(),
             2 | 7 => system.restart_rooms().await,
@@ -189,16 +187,55 @@ pub async fn a_viewer_resumes_without_gap_or_duplicate_whoever_restarts(engine: 
             }
             _ => {}
         }
-        // reads on, wherever it is cut, until both rooms are up to date
-        let seen = |told: &BTreeMap<String, Vec<i64>>| ["lab", "hall"].map(|room| told.get(room)?.last().copied());
-        let mut messages = 0;
-        while seen(&told) != [Some(last), Some(last)] {
+        // reads on, wherever it is cut, for a while; and cuts now and then in the middle of one of telemetry's messages
+        let until = seen.last() + 100;
+        seen.read(&mut watching, until, Some(7 + round)).await;
+    }
+    writer.abort();
+    let _ = writer.await; // aborted, as was asked
+    let last = system.telemetry.log().iter().filter(|entry| entry.sensor == "b.co2").count() as i64;
+    seen.read(&mut watching, last, None).await;
+    assert_eq!(seen.resets, 0);
+    for room in ["lab", "hall"] {
+        assert_eq!(seen.told[room].iter().take(last as usize).copied().collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+    }
+}
+
+/// What a viewer was told over all of its streams.
+#[derive(Default)]
+struct Seen {
+    told: BTreeMap<String, Vec<i64>>,
+    stale: BTreeMap<String, bool>,
+    resets: u32,
+}
+
+impl Seen {
+    /// The last value of the room that lags behind.
+    fn last(&self) -> i64 {
+        let last = |room| self.told.get(room).and_then(|told| told.last()).copied().unwrap_or(0);
+        last("lab").min(last("hall"))
+    }
+
+    fn take(&mut self, change: &proto::RoomChange) {
+        for metric in &change.metrics {
+            let (value, before) = (metric.value.expect("a value") as i64, self.stale.get(&change.room_id).copied());
+            let told = self.told.entry(change.room_id.clone()).or_default();
+            // the same reading again tells only that it is old now, or no longer
+            if told.last() != Some(&value) || before == Some(metric.stale) {
+                told.push(value);
+            }
+            self.stale.insert(change.room_id.clone(), metric.stale);
+        }
+    }
+
+    /// Reads until both rooms are at `until`; drops the stream once, after so many messages.
+    async fn read(&mut self, watching: &mut Watching, until: i64, cut_after: Option<i32>) {
+        let (mut messages, deadline) = (0, tokio::time::Instant::now() + Duration::from_secs(30));
+        while self.last() < until {
+            assert!(tokio::time::Instant::now() < deadline, "{until} did not come, only {}", self.last());
             match watching.next().await {
-                Ok(Some(Event::Change(change))) => {
-                    let fresh = change.metrics.iter().filter(|metric| !metric.stale);
-                    told.entry(change.room_id.clone()).or_default().extend(fresh.filter_map(|m| Some(m.value? as i64)));
-                }
-                Ok(Some(Event::Bookmark(bookmark))) => resets += u32::from(bookmark.reset),
+                Ok(Some(Event::Change(change))) => self.take(&change),
+                Ok(Some(Event::Bookmark(bookmark))) => self.resets += u32::from(bookmark.reset),
                 Ok(Some(Event::Removed(removed))) => panic!("{removed:?}"),
                 Ok(None) => watching.stream = None,
                 Err(error) if matches!(error.code(), Code::Unavailable | Code::Internal | Code::Conflict) => {
@@ -207,17 +244,12 @@ pub async fn a_viewer_resumes_without_gap_or_duplicate_whoever_restarts(engine: 
                 }
                 Err(error) => panic!("{error:?}"),
             }
-            // and cut now and then in the middle of one of telemetry's messages
             messages += 1;
-            if messages == 5 {
+            if Some(messages) == cut_after {
                 watching.stream = None;
             }
         }
     }
-    assert_eq!(resets, 0);
-    let all: Vec<i64> = (1..=n).collect();
-    assert_eq!(told["lab"], all);
-    assert_eq!(told["hall"], all);
 }
 
 pub async fn a_reader_that_is_too_slow_is_told_where_to_resume(engine: Engine) {
