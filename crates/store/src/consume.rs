@@ -129,7 +129,8 @@ impl<P: Projection> Consumer<P> {
 
     /// All in one transaction; where that fails, in halves, in order, down to the message that is to blame.
     async fn take_messages(&mut self, batch: &Batch<P::Message>) -> Result<()> {
-        let mut waiting: Vec<Range<usize>> = Vec::from([0..batch.messages.len()]);
+        let mut waiting = Vec::new();
+        waiting.push(0..batch.messages.len());
         while let Some(part) = waiting.pop() {
             let cursor = if part.end == batch.messages.len() { &batch.end } else { &batch.cursors[part.end - 1] };
             let messages = &batch.messages[part.clone()];

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sensormesh_types::{Result, Scope, random};
+use sensormesh_types::{Code, Error, Result, Scope, random};
 use tokio::time::Instant;
 
-use crate::Store;
+use crate::{Store, Tx};
 
 /// The right to do a piece of work, for a while. Renew it in time; release it when done.
 #[derive(Debug)]
@@ -85,6 +85,25 @@ impl Lease {
             .await?;
         tx.commit().await?;
         Ok(())
+    }
+}
+
+impl Tx {
+    /// Fails the transaction with ABORTED unless the lease is still held when it commits: what a holder that was paused
+    /// for too long writes is never seen.
+    pub async fn fence(&mut self, lease: &Lease) -> Result<()> {
+        // the update keeps the row until the commit, so that nobody takes the lease in between
+        let held = self
+            .query("UPDATE lease SET epoch = epoch WHERE name = $1 AND holder = $2 AND epoch = $3")
+            .bind(&lease.name)
+            .bind(&lease.holder)
+            .bind(i64::try_from(lease.epoch).unwrap_or(i64::MAX))
+            .execute()
+            .await?;
+        if held == 1 {
+            return Ok(());
+        }
+        Err(Error::new(Code::Conflict, "LEASE_LOST", format!("another has taken the lease {:?}", lease.name)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
-use sensormesh_types::{Clock, Error, Result, Scope};
+use sensormesh_types::{Clock, Error, Result, Scope, random};
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breaker;
@@ -144,6 +144,17 @@ impl Store {
     pub fn reset_breaker(&self) {
         self.inner.readers.reset();
         self.inner.writers.reset();
+    }
+
+    /// Draws a new incarnation, as after a restore: every cursor given out before is refused, and its readers start again.
+    /// Open the store anew afterwards.
+    pub async fn renew_incarnation(self) -> Result<()> {
+        let mut tx = self.tx(&Scope::system()).await?;
+        let incarnation = i64::from_le_bytes(random::bytes()) & i64::MAX;
+        tx.query("UPDATE identity SET incarnation = $1 WHERE id = 1").bind(incarnation).execute().await?;
+        tx.commit().await?;
+        self.close().await;
+        Ok(())
     }
 
     /// Closes every connection; what is open is finished first.

@@ -89,12 +89,22 @@ impl Pools {
     }
 
     pub(crate) async fn begin(&self, access: Access, scope: &Scope) -> sqlx::Result<Session> {
-        match (&self.kind, access) {
-            (Kind::Sqlite { writer, .. }, Access::Write) => {
-                writer.begin_with("BEGIN IMMEDIATE").await.map(Session::Sqlite)
+        match &self.kind {
+            Kind::Sqlite { writer, readers, .. } => {
+                let (pool, begin) = match access {
+                    Access::Write => (writer, "BEGIN IMMEDIATE"),
+                    Access::Read => (readers, "BEGIN"),
+                };
+                let mut begun = pool.begin_with(begin).await;
+                // SQLite undoes a transaction by itself when the disk is full or fails; sqlx then believes for ever that the
+                // connection is within one, and would never begin another on it
+                if matches!(begun, Err(sqlx::Error::InvalidSavePointStatement)) {
+                    self.distrust();
+                    begun = pool.begin_with(begin).await;
+                }
+                begun.map(Session::Sqlite)
             }
-            (Kind::Sqlite { readers, .. }, Access::Read) => readers.begin_with("BEGIN").await.map(Session::Sqlite),
-            (Kind::Postgres(postgres), access) => {
+            Kind::Postgres(postgres) => {
                 let begin = match access {
                     Access::Write => "BEGIN",
                     Access::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",

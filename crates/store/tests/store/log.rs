@@ -149,3 +149,104 @@ async fn the_audit_shows_the_own_tenant_newest_first_and_a_change_is_found() {
         assert_eq!((error.code(), error.metadata("seq")), (Code::Corrupt, Some("3")));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_cut_by_size_and_its_chain_and_its_readers_go_on_from_there() {
+    for mut place in places() {
+        place.config.log_max_bytes = 2_000;
+        let store = place.open().await;
+        for i in 0..50 {
+            append(&store, "default", &i.to_string()).await;
+        }
+        let live = store.cursor_at(50);
+        store.remove_old().await.expect("removed");
+        store.check_chain().await.expect("the chain holds");
+        let mut old = store.watch(WatchRequest::new(store.cursor_at(3), Scope::system()), nothing);
+        let error = old.next().await.expect("an answer").expect_err("gone");
+        assert_eq!(error.code(), Code::Gone);
+        let earliest = error.metadata("earliest_cursor").expect("where to go on").to_owned();
+        let mut rest = store.watch(WatchRequest::new(earliest, Scope::system()), nothing);
+        let EventKind::Entry(first) = next(&mut rest).await.kind else { panic!("an entry") };
+        assert!(first.seq > 4 && first.seq < 50, "{}", first.seq);
+        append(&store, "default", "new").await;
+        let mut resumed = store.watch(WatchRequest::new(live, Scope::system()), nothing);
+        let EventKind::Entry(new) = next(&mut resumed).await.kind else { panic!("an entry") };
+        assert_eq!(new.seq, 51, "numbers are not used again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_refuses_the_cursors_of_its_other_life() {
+    for place in places() {
+        let store = place.open().await;
+        append(&store, "default", "1").await;
+        let cursor = store.cursor_at(1);
+        store.renew_incarnation().await.expect("renewed");
+        let store = place.open().await;
+        let mut stream = store.watch(WatchRequest::new(cursor, Scope::system()), nothing);
+        assert_eq!(stream.next().await.expect("an answer").expect_err("refused").code(), Code::Gone);
+    }
+}
+
+#[tokio::test] // one thread, so that time can be moved
+async fn a_reader_holds_little_in_memory_and_is_ended_when_it_does_not_keep_up() {
+    for place in places() {
+        let store = place.open().await;
+        let mut stream = store.watch(WatchRequest::new("", Scope::system()), nothing);
+        next(&mut stream).await;
+        for i in 0..20 {
+            let mut tx = store.tx(&Scope::tenant_of("default")).await.expect("tx");
+            tx.append(Entry { payload: vec![1; 60_000], ..entry(&i.to_string()) });
+            tx.commit().await.expect("commit");
+        }
+        let first = next(&mut stream).await;
+        assert!(matches!(first.kind, EventKind::Entry(_)));
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        tokio::time::resume();
+        let error = stream.next().await.expect("an answer").expect_err("too slow");
+        assert_eq!((error.code(), error.reason()), (Code::Conflict, "TOO_SLOW"));
+        assert_eq!(error.metadata("cursor"), Some(first.cursor.as_str()), "nothing that it did not take is skipped");
+        let mut resumed = store.watch(WatchRequest::new(first.cursor, Scope::system()), nothing);
+        let mut seen = Vec::new();
+        while seen.len() < 19 {
+            if let EventKind::Entry(entry) = next(&mut resumed).await.kind {
+                seen.push(entry.seq);
+            }
+        }
+        assert_eq!(seen, (2..=20).collect::<Vec<u64>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_watchers_see_the_same_while_many_write() {
+    for place in places() {
+        let store = place.open().await;
+        let watchers: Vec<_> = (0..8)
+            .map(|_| {
+                let mut stream = store.watch(WatchRequest::new(store.cursor_at(0), Scope::system()), nothing);
+                tokio::spawn(async move {
+                    let mut seen = Vec::new();
+                    while seen.last() != Some(&60) {
+                        if let EventKind::Entry(entry) = next(&mut stream).await.kind {
+                            seen.push(entry.seq);
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let writers = (0..6).map(|w| {
+            let store = store.clone();
+            async move {
+                for i in 0..10 {
+                    append(&store, "default", &format!("{w}-{i}")).await;
+                }
+            }
+        });
+        futures::future::join_all(writers).await;
+        for watcher in watchers {
+            assert_eq!(watcher.await.expect("watched"), (1..=60).collect::<Vec<u64>>());
+        }
+    }
+}

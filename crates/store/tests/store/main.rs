@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod consumers;
+mod faults;
 mod log;
 mod schema;
 mod tenants;

@@ -127,6 +127,11 @@ async fn a_lease_has_one_holder_and_each_a_greater_epoch() {
         assert!(!first.is_held());
         let second = store.lease("work", life).await.expect("lease").expect("expired");
         assert!(second.epoch() > first.epoch());
+        let mut tx = store.tx(&Scope::system()).await.expect("tx");
+        tx.fence(&second).await.expect("the holder may write");
+        let lost = tx.fence(&first).await.expect_err("the predecessor may not");
+        assert_eq!((lost.code(), lost.reason()), (Code::Conflict, "LEASE_LOST"));
+        drop(tx);
         assert!(!first.renew().await.expect("an answer"), "the predecessor is fenced off");
         second.release().await.expect("released");
         assert!(store.lease("work", life).await.expect("lease").is_some());

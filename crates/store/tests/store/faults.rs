@@ -1,0 +1,155 @@
+//! What is left when something breaks: a full disk, a dead server, a program killed in the middle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use sensormesh_store::{Config, Migration, State, Store};
+use sensormesh_testkit::{postgres, system::eventually};
+use sensormesh_types::{Clock, Code, Result, Scope};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{MIGRATIONS, Place, places};
+
+const INSERT: &str = "INSERT INTO thing (tenant, id, n, b) VALUES ('a', $1, 1, $2)";
+
+async fn insert(store: &Store, id: &str, bytes: usize) -> Result<u64> {
+    let mut tx = store.tx(&Scope::tenant_of("a")).await?;
+    tx.query(INSERT).bind(id).bind(vec![7_u8; bytes]).execute().await?;
+    tx.commit().await
+}
+
+async fn count(store: &Store) -> Result<i64> {
+    let mut read = store.read(&Scope::system()).await?;
+    read.query("SELECT COUNT(*) AS n FROM thing").fetch_one().await?.get("n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_writes_in_words_and_goes_on_when_there_is_room() {
+    let place = Place::sqlite();
+    let store = place.open().await;
+    let limit = async |pages: u32| {
+        let mut tx = store.tx(&Scope::system()).await.expect("tx");
+        // the limit belongs to the connection, and there is one that writes
+        tx.query_built(format!("PRAGMA max_page_count = {pages}")).fetch_all().await.expect("the limit");
+        tx.commit().await.expect("commit");
+    };
+    insert(&store, "1", 10).await.expect("there is room");
+    limit(100).await;
+    let error = insert(&store, "2", 1 << 20).await.expect_err("no room");
+    assert_eq!((error.code(), error.reason()), (Code::Exhausted, "STORAGE_FULL"), "{error:?}");
+    assert!(error.retry_after().is_some(), "a definite failure says when to try again");
+    assert_eq!(count(&store).await.expect("reads go on"), 1);
+    assert!(store.health().ok(), "a full disk is no lost connection");
+    limit(1_000_000).await;
+    insert(&store, "2", 1 << 20).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_is_killed_in_the_middle_is_done_again() {
+    const LONG: &str = "CREATE TABLE one (id $int NOT NULL PRIMARY KEY) $strict; INSERT INTO one (id) VALUES (1); \
+                        CREATE TABLE two (id $int NOT NULL PRIMARY KEY) $strict; INSERT INTO two SELECT id FROM one; \
+                        CREATE TABLE three (id $int NOT NULL PRIMARY KEY) $strict;";
+    const STEPS: &[Migration] = &[MIGRATIONS[0], Migration { version: 2, name: "long", sql: LONG }];
+    for place in places() {
+        for micros in [0, 300, 1_000, 3_000, 10_000, 30_000] {
+            let open = Store::open("things", &place.config, STEPS, Clock::system());
+            tokio::time::timeout(Duration::from_micros(micros), open).await.ok();
+        }
+        let open = || async { Store::open("things", &place.config, STEPS, Clock::system()).await.ok() };
+        let store = eventually(Duration::from_secs(20), open).await.expect("it opens");
+        let mut read = store.read(&Scope::system()).await.expect("read");
+        let row = read.query("SELECT COUNT(*) AS n FROM two").fetch_one().await.expect("the tables are there");
+        assert_eq!(row.get::<i64>("n").expect("n"), 1);
+    }
+}
+
+/// A wire to a server that can be cut.
+struct Wire {
+    state: Arc<AtomicU8>,
+    port: u16,
+}
+
+const WHOLE: u8 = 0;
+/// Connections are closed.
+const CUT: u8 = 1;
+/// Nothing comes through, and nobody is told.
+const SILENT: u8 = 2;
+
+impl Wire {
+    async fn to(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("address").port();
+        let state = Arc::new(AtomicU8::new(WHOLE));
+        let shared = state.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(&server).await else { continue };
+                let (near_in, near_out) = near.into_split();
+                let (far_in, far_out) = far.into_split();
+                tokio::spawn(carry(near_in, far_out, shared.clone()));
+                tokio::spawn(carry(far_in, near_out, shared.clone()));
+            }
+        });
+        Self { state, port }
+    }
+
+    fn set(&self, state: u8) {
+        self.state.store(state, Ordering::SeqCst);
+    }
+}
+
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    state: Arc<AtomicU8>,
+) {
+    let mut buffer = vec![0; 8192];
+    loop {
+        let read = tokio::time::timeout(Duration::from_millis(10), from.read(&mut buffer)).await;
+        match (state.load(Ordering::SeqCst), read) {
+            (CUT, _) | (_, Ok(Ok(0) | Err(_))) => return,
+            // what was lost stays lost, so this connection never says anything again
+            (SILENT, _) => std::future::pending().await,
+            (_, Ok(Ok(n))) if to.write_all(&buffer[..n]).await.is_err() => return,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_server_is_noticed_fails_fast_and_is_used_again_when_it_is_back() {
+    for fault in [CUT, SILENT] {
+        let Some(url) = postgres::url_for_new_database() else { return };
+        let (before, after) = url.split_once("@").expect("a user");
+        let (server, database) = after.split_once('/').expect("a database");
+        let wire = Wire::to(server.to_owned()).await;
+        let config = Config {
+            url: format!("{before}@127.0.0.1:{}/{database}", wire.port),
+            acquire_timeout: Duration::from_millis(300),
+            connections: 2,
+            ..Config::default()
+        };
+        let store = Store::open("things", &config, MIGRATIONS, Clock::system()).await.expect("the store opens");
+        insert(&store, "1", 1).await.expect("it works");
+        wire.set(fault);
+        let down = || async {
+            // a handler whose caller does not wait for ever
+            let call = tokio::time::timeout(Duration::from_millis(600), insert(&store, "2", 1)).await;
+            assert!(!matches!(call, Ok(Ok(_))), "nothing can be written");
+            (store.health().state == State::Open).then_some(())
+        };
+        eventually(Duration::from_secs(20), down).await.expect("the breaker opens");
+        let began = tokio::time::Instant::now();
+        let error = insert(&store, "2", 1).await.expect_err("open");
+        assert_eq!(error.code(), Code::Unavailable);
+        assert!(began.elapsed() < Duration::from_millis(100), "it fails at once");
+        assert!(store.health().retry_at.is_some() && store.health().last_error.is_some());
+        wire.set(WHOLE);
+        let back = || async { insert(&store, "3", 1).await.ok() };
+        eventually(Duration::from_secs(30), back).await.expect("it comes back by itself");
+        assert!(store.health().ok());
+        assert_eq!(count(&store).await.expect("count"), 2);
+    }
+}
