@@ -1,5 +1,7 @@
 //! The service's log: what changed, in the order of commits, chained by hashes so that it is also the audit.
 
+use std::sync::LazyLock;
+
 use sensormesh_types::{AuditRecord, Code, Error, Result, Scope};
 
 use crate::value::Row;
@@ -166,10 +168,10 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
         entries.push(entry);
     }
     let mut rest = entries.as_slice();
-    for size in CHUNKS {
+    for (size, statement) in CHUNKS.into_iter().zip(INSERTS.iter()) {
         while rest.len() >= size {
             let (chunk, after) = rest.split_at(size);
-            insert(read, chunk).await?;
+            insert(read, statement, chunk).await?;
             rest = after;
         }
     }
@@ -181,15 +183,20 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
     Ok(entries)
 }
 
-async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
-    let rows = (0..entries.len())
-        .map(|i| format!("({})", crate::placeholders(i * COLUMNS + 1, COLUMNS)))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let mut query = read.query_built(format!(
-        "INSERT INTO log (shard, seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash) \
-         VALUES {rows}"
-    ));
+/// The statements that write as many rows as [`CHUNKS`] say.
+static INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| {
+    CHUNKS.map(|size| {
+        let rows: Vec<_> = (0..size).map(|i| format!("({})", crate::placeholders(i * COLUMNS + 1, COLUMNS))).collect();
+        format!(
+            "INSERT INTO log (shard, seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash) \
+             VALUES {}",
+            rows.join(", ")
+        )
+    })
+});
+
+async fn insert(read: &mut Read, statement: &'static str, entries: &[LogEntry]) -> Result<()> {
+    let mut query = read.query(statement);
     for entry in entries {
         query = query
             .bind(SHARD)
@@ -241,17 +248,25 @@ impl Store {
     pub async fn list_audit(&self, scope: &Scope, before: Option<u64>, limit: u32) -> Result<Vec<AuditRecord>> {
         let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
         let mut read = self.read(scope).await?;
-        let (tenant, every) = (read.tenant(), i64::from(scope.is_system()));
+        let tenant = read.tenant();
+        let every = scope.is_system();
+        let sites = scope.sites();
+        let in_sites = if sites.is_empty() {
+            String::new()
+        } else {
+            format!("AND site IN ({})", crate::placeholders(6, sites.len()))
+        };
         let rows = read
-            .query(
+            .query_built(format!(
                 "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash FROM log \
-                 WHERE shard = $1 AND seq < $2 AND ($3 = 1 OR tenant = $4) ORDER BY seq DESC LIMIT $5",
-            )
+                 WHERE shard = $1 AND seq < $2 AND ($3 = 1 OR tenant = $4) {in_sites} ORDER BY seq DESC LIMIT $5"
+            ))
             .bind(SHARD)
             .bind(before)
             .bind(every)
             .bind(tenant)
             .bind(limit)
+            .bind_all(sites)
             .fetch_all()
             .await?;
         let entries = rows.iter().map(LogEntry::from_row).collect::<Result<Vec<_>>>()?;

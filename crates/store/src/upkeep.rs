@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// How often old entries are removed.
 const REMOVE: Duration = Duration::from_secs(600);
 
+const HEAD: &str = "SELECT seq FROM log_head WHERE shard = 0";
+
 /// The PostgreSQL channel on which the commits of a service are announced.
 pub(crate) fn channel(service: &str) -> String {
     format!("sensormesh_{}", service.replace('-', "_"))
@@ -49,11 +51,15 @@ async fn checkpoints(inner: Weak<Inner>, readers: SqlitePool, path: PathBuf) {
     let (mut done, mut at) = (0, Instant::now());
     loop {
         sleep(LOOK).await;
-        let Some((commits, service)) =
-            inner.upgrade().map(|inner| (inner.commits.load(Ordering::Relaxed), inner.service))
-        else {
-            return;
-        };
+        let Some(inner) = inner.upgrade() else { return };
+        let (commits, service) = (inner.commits.load(Ordering::Relaxed), inner.service);
+        // another program may write too: one that manages users, or restores
+        if inner.tail.is_watched()
+            && let Ok((seq,)) = sqlx::query_as::<_, (i64,)>(HEAD).fetch_one(&readers).await
+        {
+            inner.tail.reached(seq.unsigned_abs());
+        }
+        drop(inner);
         let size = std::fs::metadata(&wal).map_or(0, |wal| wal.len());
         // the file keeps its size when it is used again from its beginning: what counts is that something was written
         if commits == done || (size < WAL && at.elapsed() < REST) {
@@ -108,7 +114,7 @@ async fn listen(pool: &PgPool, service: &str) -> sqlx::Result<PgListener> {
 }
 
 async fn head(pool: &PgPool) -> sqlx::Result<u64> {
-    let (seq,): (i64,) = sqlx::query_as("SELECT seq FROM log_head WHERE shard = 0").fetch_one(pool).await?;
+    let (seq,): (i64,) = sqlx::query_as(HEAD).fetch_one(pool).await?;
     Ok(seq.unsigned_abs())
 }
 

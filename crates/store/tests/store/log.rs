@@ -140,6 +140,8 @@ async fn the_audit_shows_the_own_tenant_newest_first_and_a_change_is_found() {
         }
         let own = store.list_audit(&Scope::tenant_of("default"), None, 3).await.expect("audit");
         assert_eq!(own.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 4, 2]);
+        let narrowed = Scope::sites_of("default", vec!["north".into()]);
+        assert_eq!(store.list_audit(&narrowed, None, 3).await.expect("audit"), [], "what is the whole tenant's");
         let rest = store.list_audit(&Scope::tenant_of("default"), Some(2), 3).await.expect("audit");
         assert_eq!(rest.iter().map(|e| e.seq).collect::<Vec<_>>(), [1]);
         let mut tx = store.tx(&Scope::system()).await.expect("tx");
@@ -248,5 +250,28 @@ async fn many_watchers_see_the_same_while_many_write() {
         for watcher in watchers {
             assert_eq!(watcher.await.expect("watched"), (1..=60).collect::<Vec<u64>>());
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_program_commits_is_seen_soon() {
+    for place in places() {
+        let (store, other) = (place.open().await, place.open().await);
+        append(&store, "default", "1").await;
+        let mut stream = store.watch(WatchRequest::new(store.cursor_at(0), Scope::system()), nothing);
+        for (writer, subject) in [(&store, "2"), (&other, "3"), (&store, "4"), (&other, "5")] {
+            append(writer, "default", subject).await;
+        }
+        let mut seen = Vec::new();
+        let began = tokio::time::Instant::now();
+        while seen.len() < 5 {
+            if let EventKind::Entry(entry) = next(&mut stream).await.kind {
+                seen.push(entry.seq);
+            }
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5]);
+        append(&other, "default", "6").await;
+        while !matches!(next(&mut stream).await.kind, EventKind::Entry(entry) if entry.seq == 6) {}
+        assert!(began.elapsed() < Duration::from_secs(4), "before the next bookmark: {:?}", began.elapsed());
     }
 }
