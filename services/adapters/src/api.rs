@@ -16,7 +16,16 @@ use crate::db;
 const FIELDS: &[&str] = &["enabled", "interval"];
 /// Fields that an update may name and that never change by it.
 const FIXED: &[&str] = &[
-    "connection_id", "adapter", "state", "error", "delivered", "refused", "waiting", "dropped", "last_time", "device_ids",
+    "connection_id",
+    "adapter",
+    "state",
+    "error",
+    "delivered",
+    "refused",
+    "waiting",
+    "dropped",
+    "last_time",
+    "device_ids",
 ];
 
 /// Answers the contract's calls.
@@ -69,7 +78,8 @@ impl Api {
         }
         if fields.takes("interval") {
             let interval = wanted.interval.as_ref().and_then(time::to_duration);
-            settings.interval = interval.ok_or_else(|| Error::invalid("connection.interval", "must be from 1 s to 1 h"))?;
+            settings.interval =
+                interval.ok_or_else(|| Error::invalid("connection.interval", "must be from 1 s to 1 h"))?;
         }
         settings.check()?;
         if settings != before {

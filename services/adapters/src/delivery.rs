@@ -192,7 +192,11 @@ impl Delivery {
             session.to.send(announce(again.collect())).await.map_err(|_| closed())?;
         }
         if !session.series.is_empty() && session.series.values().all(Option::is_none) {
-            return Err(Error::unavailable("REFUSED", format!("telemetry refuses every sensor: {}", session.refusal), LONGEST_PAUSE));
+            return Err(Error::unavailable(
+                "REFUSED",
+                format!("telemetry refuses every sensor: {}", session.refusal),
+                LONGEST_PAUSE,
+            ));
         }
         self.connection.delivering();
         Ok(session)
@@ -263,7 +267,8 @@ impl Delivery {
             Some(None) => doubted,
             Some(Some(_)) => false,
         };
-        let new: Vec<(usize, String)> = self.connection.sensors().into_iter().filter(|(number, _)| unknown(number)).collect();
+        let new: Vec<(usize, String)> =
+            self.connection.sensors().into_iter().filter(|(number, _)| unknown(number)).collect();
         if new.is_empty() {
             return Ok(());
         }

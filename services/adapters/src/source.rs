@@ -91,7 +91,10 @@ mod tests {
     fn a_sensor_keeps_its_number() {
         let mut catalog = Catalog::default();
         let sensor = |id: &str| Description { id: id.into(), ..Description::default() };
-        assert_eq!([catalog.number(&sensor("a")), catalog.number(&sensor("b")), catalog.number(&sensor("a"))], [0, 1, 0]);
+        assert_eq!(
+            [catalog.number(&sensor("a")), catalog.number(&sensor("b")), catalog.number(&sensor("a"))],
+            [0, 1, 0]
+        );
         assert_eq!(catalog.find("b"), Some(1));
         assert_eq!(catalog.iter().count(), 2);
     }

@@ -158,14 +158,7 @@ mod tests {
     }
 
     fn placement(sensor: &str, start: i64, end: Option<i64>) -> Placement {
-        Placement {
-            sensor: sensor.into(),
-            room: "lab".into(),
-            metric: "co2".into(),
-            start,
-            end,
-            site: String::new(),
-        }
+        Placement { sensor: sensor.into(), room: "lab".into(), metric: "co2".into(), start, end, site: String::new() }
     }
 
     #[test]

@@ -63,7 +63,9 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     let (seen, consumer) = (hub, store);
     Ok(Service::new("rooms")
         .grpc(RoomsServiceServer::new(api))
-        .task("follow readings", move |shutdown| tasks::follow_readings(readings.0.clone(), readings.1.clone(), shutdown))
+        .task("follow readings", move |shutdown| {
+            tasks::follow_readings(readings.0.clone(), readings.1.clone(), shutdown)
+        })
         .task("follow devices", move |shutdown| {
             tasks::follow_devices(registry.0.clone(), registry.1.clone(), registry.2.clone(), shutdown)
         })

@@ -1,6 +1,6 @@
 //! What is where, in memory: the places, present placements and sensors of every tenant, as the database has them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sensormesh_types::{Scope, quantity};
@@ -108,7 +108,7 @@ impl Model {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only these; empty = all.
-    pub rooms: Vec<String>,
+    pub rooms: HashSet<String>,
     /// Only those below this place; empty = all.
     pub ancestor: String,
 }
@@ -120,7 +120,7 @@ impl Filter {
         tenant.placements.values().filter(move |placement| {
             let room = placement.room.as_str();
             rooms.contains(room)
-                && (self.rooms.is_empty() || self.rooms.iter().any(|wanted| wanted == room))
+                && (self.rooms.is_empty() || self.rooms.contains(room))
                 && tenant.tree.get(room).is_some_and(|room| scope.admits(scope.tenant(), &room.site))
                 && scope.admits(scope.tenant(), &placement.site)
         })

@@ -25,6 +25,12 @@ impl Placement {
         self.end.is_none()
     }
 
+    /// The placement, ended at `now`; one never ends before it has begun, also where clocks go back.
+    #[must_use]
+    pub fn ended(self, now: i64) -> Self {
+        Self { end: Some(now.max(self.start + 1)), ..self }
+    }
+
     fn overlaps(&self, start: i64, end: Option<i64>) -> bool {
         self.end.is_none_or(|own| start < own) && end.is_none_or(|end| self.start < end)
     }
@@ -88,7 +94,7 @@ pub fn plan(wish: Wish, known: &[Placement], now: i64) -> Result<Plan> {
     }
     let start = match (start, current) {
         (Some(start), _) => start,
-        (None, Some(_)) if end.is_none() => now,
+        (None, Some(current)) if end.is_none() => now.max(current.start + 1),
         (None, _) => known.iter().filter_map(|placement| placement.end).max().unwrap_or(0),
     };
     let mut ended = None;
@@ -127,7 +133,14 @@ mod tests {
     }
 
     fn placement(room: &str, metric: &str, start: i64, end: Option<i64>) -> Placement {
-        Placement { sensor: "lab.co2".into(), room: room.into(), metric: metric.into(), start, end, site: String::new() }
+        Placement {
+            sensor: "lab.co2".into(),
+            room: room.into(),
+            metric: metric.into(),
+            start,
+            end,
+            site: String::new(),
+        }
     }
 
     #[test]

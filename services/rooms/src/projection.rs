@@ -102,7 +102,8 @@ impl<'t> Projection<'t> {
         let known = db::list_of_sensor(self.tx, tenant, &sensor.id).await?;
         match known.into_iter().find(crate::placement::Placement::is_current) {
             Some(current) if current.site != sensor.site => {
-                let room = self.tree(tenant).await?.get(&current.room).map(|room| room.site.clone()).unwrap_or_default();
+                let room =
+                    self.tree(tenant).await?.get(&current.room).map(|room| room.site.clone()).unwrap_or_default();
                 if record::check_site(&room, &sensor.site, &sensor.id).is_err() {
                     return record::end(self.tx, &Author::service(tenant), current, self.now_nanos).await;
                 }

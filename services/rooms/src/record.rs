@@ -82,7 +82,7 @@ pub async fn carry_out(tx: &mut Tx, author: &Author, plan: Plan) -> Result<Place
 
 /// Ends a placement at `now`, nanoseconds since the Unix epoch.
 pub async fn end(tx: &mut Tx, author: &Author, current: Placement, now: i64) -> Result<()> {
-    let ended = Placement { end: Some(now.max(current.start)), ..current };
+    let ended = current.ended(now);
     db::save_placement(tx, &author.tenant, &ended).await?;
     placement(tx, author, "placement.ended", &ended);
     Ok(())

@@ -102,10 +102,7 @@ struct Registry {
 impl sensormesh_store::Projection for Registry {
     type Message = WatchDevicesResponse;
 
-    async fn open(
-        &self,
-        cursor: Option<String>,
-    ) -> Result<BoxStream<'static, Result<Incoming<WatchDevicesResponse>>>> {
+    async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<WatchDevicesResponse>>>> {
         let request = WatchDevicesRequest { cursor: cursor.unwrap_or_default() };
         let stream = self.devices.clone().watch_devices(request).await?.into_inner();
         Ok(stream

@@ -31,11 +31,7 @@ impl Telemetry {
     }
 
     /// Every reading from a cursor on, of these sensors; of all where there are none or too many to name.
-    pub async fn watch(
-        &self,
-        cursor: String,
-        sensor_ids: Vec<String>,
-    ) -> Result<BoxStream<'static, Result<Incoming>>> {
+    pub async fn watch(&self, cursor: String, sensor_ids: Vec<String>) -> Result<BoxStream<'static, Result<Incoming>>> {
         let sensor_ids = if sensor_ids.len() > MOST_SENSORS { Vec::new() } else { sensor_ids };
         let form = ReadingForm::Columns as i32;
         let request = WatchReadingsRequest { cursor, sensor_ids, form, ..Default::default() };

@@ -20,8 +20,23 @@ pub const ROOM: &str = "This machine";
 const MOST: usize = 16;
 /// File systems that are not on a disk of this machine.
 const NOT_DISKS: &[&str] = &[
-    "tmpfs", "ramfs", "devtmpfs", "squashfs", "iso9660", "proc", "sysfs", "cgroup", "cgroup2", "nfs", "nfs4", "cifs", "smb3",
-    "9p", "autofs", "fuse.sshfs", "efivarfs",
+    "tmpfs",
+    "ramfs",
+    "devtmpfs",
+    "squashfs",
+    "iso9660",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "9p",
+    "autofs",
+    "fuse.sshfs",
+    "efivarfs",
 ];
 /// The starts of names of interfaces that lead nowhere else.
 const NOT_LINKS: &[&str] = &["lo", "veth", "docker", "br-", "virbr", "cni", "flannel", "cali", "dummy", "ifb"];
@@ -88,7 +103,8 @@ impl Host {
             }
         }
         if let Ok(load) = System::load_average() {
-            for (name, minutes, value) in [("load_1m", 1, load.one), ("load_5m", 5, load.five), ("load_15m", 15, load.fifteen)]
+            for (name, minutes, value) in
+                [("load_1m", 1, load.one), ("load_5m", 5, load.five), ("load_15m", 15, load.fifteen)]
             {
                 measured.push(sensor(name, &format!("Load average, {minutes} min"), "", "1", value));
             }

@@ -78,8 +78,11 @@ impl FakeTelemetry {
                         Some(telemetry::channel::Values::Doubles(doubles)) => doubles.values[0],
                         _ => f64::NAN,
                     };
-                    let readings =
-                        group.channels.iter().map(|channel| (state.names[&channel.series].clone(), value(channel))).collect();
+                    let readings = group
+                        .channels
+                        .iter()
+                        .map(|channel| (state.names[&channel.series].clone(), value(channel)))
+                        .collect();
                     let stored = Stored { number: batch.number, id: batch.batch_id, time: group.start_ns, readings };
                     state.stored.push(stored);
                 } else {

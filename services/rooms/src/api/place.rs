@@ -6,9 +6,9 @@ use sensormesh_store::Tx;
 use sensormesh_types::{Caller, Error, Result, Scope, mask, page};
 
 use super::Api;
+use crate::db;
 use crate::place::{Kind, Place, Tree};
 use crate::record::{self, Author};
-use crate::db;
 
 /// Fields of a place that an update may take.
 const FIELDS: &[&str] = &["name", "parent_id"];
@@ -41,7 +41,10 @@ impl Api {
         let places = tree.iter().filter(|place| sees(&caller.scope, place) && below(place));
         let keyed = places.map(|place| (format!("{:04}/{}", tree.depth(&place.id), place.id), place));
         let (places, next_page_token) = cut(keyed, after.as_deref(), size, &query);
-        Ok(proto::ListPlacesResponse { places: places.into_iter().map(record::encode_place).collect(), next_page_token })
+        Ok(proto::ListPlacesResponse {
+            places: places.into_iter().map(record::encode_place).collect(),
+            next_page_token,
+        })
     }
 
     pub(super) async fn create_place(
@@ -53,7 +56,10 @@ impl Api {
         let proto::CreatePlaceRequest { place, request_id } = request;
         let wanted = place.unwrap_or_default();
         let kind = Kind::from_i32(wanted.kind).ok_or_else(|| {
-            Error::invalid("place.kind", "must be PLACE_KIND_SITE, PLACE_KIND_BUILDING, PLACE_KIND_FLOOR or PLACE_KIND_ROOM")
+            Error::invalid(
+                "place.kind",
+                "must be PLACE_KIND_SITE, PLACE_KIND_BUILDING, PLACE_KIND_FLOOR or PLACE_KIND_ROOM",
+            )
         })?;
         let now = self.mesh.clock().now_micros();
         let mut tx = self.store.tx(&caller.scope).await?;
@@ -142,7 +148,8 @@ impl Api {
         for place in tree.remove(&request.place_id, request.force)? {
             let placements = db::list_current(&mut tx, caller.tenant(), &place.id).await?;
             if !placements.is_empty() && !request.force {
-                let message = format!("{} sensors are in {:?}; take them out first or use force", placements.len(), place.id);
+                let message =
+                    format!("{} sensors are in {:?}; take them out first or use force", placements.len(), place.id);
                 return Err(Error::precondition("PLACE_NOT_EMPTY", message).with("place", place.id));
             }
             for placement in placements {

@@ -34,9 +34,8 @@ impl Api {
         loop {
             let rows = db::list_placements(&mut read, caller.tenant(), &wanted).await?;
             let full = rows.len() > size as usize;
-            wanted.after = rows.last().map(|last| {
-                (last.room.clone(), last.metric.clone(), last.start, last.sensor.clone())
-            });
+            wanted.after =
+                rows.last().map(|last| (last.room.clone(), last.metric.clone(), last.start, last.sensor.clone()));
             seen.extend(rows.into_iter().filter(|row| caller.scope.admits(caller.tenant(), &row.site)));
             if !full || seen.len() > size as usize {
                 break;
@@ -108,8 +107,7 @@ impl Api {
         let after = page::after(&query, &request.page_token)?.unwrap_or_default();
         let mut read = self.store.read(&caller.scope).await?;
         let profiles = db::list_profiles(&mut read, caller.tenant()).await?;
-        let mut sensors =
-            db::list_unplaced(&mut read, caller.tenant(), caller.scope.sites(), &after, size + 1).await?;
+        let mut sensors = db::list_unplaced(&mut read, caller.tenant(), caller.scope.sites(), &after, size + 1).await?;
         let more = sensors.len() > size as usize;
         sensors.truncate(size as usize);
         let next_page_token = sensors.last().filter(|_| more).map(|last| page::token(&query, &last.id));
@@ -147,7 +145,8 @@ impl Api {
 }
 
 fn nanos(field: &str, time: Option<&prost_types::Timestamp>) -> Result<Option<i64>> {
-    time.map(|time| time::to_nanos(time).ok_or_else(|| Error::invalid(field, "is no time from 1677 to 2262"))).transpose()
+    time.map(|time| time::to_nanos(time).ok_or_else(|| Error::invalid(field, "is no time from 1677 to 2262")))
+        .transpose()
 }
 
 fn key(placement: &Placement) -> String {

@@ -6,10 +6,9 @@ mod sensor;
 
 pub use place::{delete_place, find_place, list_places, save_place};
 pub use placement::{
-    Page, count_sensors, list_current, list_of_metric, list_of_sensor, list_placements,
-    save_placement,
+    Page, count_sensors, list_current, list_of_metric, list_of_sensor, list_placements, save_placement,
 };
 pub use sensor::{
-    delete_profile, delete_sensor, find_sensor, list_placed_sensors, list_of_device, list_profiles, list_unplaced, save_profile,
-    save_sensor, tenants, wipe_projection,
+    delete_profile, delete_sensor, find_sensor, list_of_device, list_placed_sensors, list_profiles, list_unplaced,
+    save_profile, save_sensor, tenants, wipe_projection,
 };

@@ -26,7 +26,8 @@ pub struct Page {
 
 /// A page of placements, by room, metric, start and sensor.
 pub async fn list_placements(read: &mut Read, tenant: &str, page: &Page) -> Result<Vec<Placement>> {
-    let (room, metric, start, sensor) = page.after.clone().unwrap_or((String::new(), String::new(), i64::MIN, String::new()));
+    let (room, metric, start, sensor) =
+        page.after.clone().unwrap_or((String::new(), String::new(), i64::MIN, String::new()));
     let sql = format!(
         "SELECT {COLUMNS} FROM placement WHERE tenant = $1 AND ($2 = '' OR room_id = $2) AND ($3 = '' OR sensor_id = $3) \
          AND ($4 = 1 OR end_ns IS NULL) AND (room_id, metric, start_ns, sensor_id) > ($5, $6, $7, $8) \

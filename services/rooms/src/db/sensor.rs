@@ -53,7 +53,8 @@ pub async fn list_unplaced(
     after: &str,
     size: u32,
 ) -> Result<Vec<Sensor>> {
-    let within = if sites.is_empty() { "1 = 1".to_owned() } else { format!("s.site IN ({})", placeholders(4, sites.len())) };
+    let within =
+        if sites.is_empty() { "1 = 1".to_owned() } else { format!("s.site IN ({})", placeholders(4, sites.len())) };
     let sql = format!(
         "SELECT {COLUMNS} FROM sensor s WHERE s.tenant = $1 AND s.sensor_id > $2 AND {within} AND NOT EXISTS \
          (SELECT 1 FROM placement p WHERE p.tenant = s.tenant AND p.sensor_id = s.sensor_id AND p.end_ns IS NULL) \
@@ -107,9 +108,7 @@ pub async fn delete_sensor(tx: &mut Tx, tenant: &str, id: &str) -> Result<()> {
 /// Every profile of a tenant by id.
 pub async fn list_profiles(read: &mut Read, tenant: &str) -> Result<HashMap<String, Traits>> {
     let rows = read
-        .query(
-            "SELECT profile_id, quantity, unit, range_min, range_max, interval_ns FROM profile WHERE tenant = $1",
-        )
+        .query("SELECT profile_id, quantity, unit, range_min, range_max, interval_ns FROM profile WHERE tenant = $1")
         .bind(tenant)
         .fetch_all()
         .await?;

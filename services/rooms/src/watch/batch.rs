@@ -70,11 +70,8 @@ impl Decoder {
         if backfill {
             samples = latest_of_each(samples);
         }
-        let batch = if samples.is_empty() {
-            None
-        } else {
-            Some(Batch { tenant: self.tenant(tenant), samples, backfill })
-        };
+        let batch =
+            if samples.is_empty() { None } else { Some(Batch { tenant: self.tenant(tenant), samples, backfill }) };
         let reset = bookmark.as_ref().is_some_and(|bookmark| bookmark.reset);
         Ok(Incoming { cursor, batch, live: bookmark.map(|bookmark| bookmark.live), reset })
     }
@@ -90,9 +87,10 @@ impl Decoder {
     fn unpack(&self, group: &Group, samples: &mut Vec<Sample>) -> Result<()> {
         let times = wire::times(group.start_ns, group.tick_ns, &group.steps)?;
         for channel in &group.channels {
-            let sensor = self.names.get(&channel.series).ok_or_else(|| {
-                Error::internal(format!("telemetry sent series {} without its name", channel.series))
-            })?;
+            let sensor = self
+                .names
+                .get(&channel.series)
+                .ok_or_else(|| Error::internal(format!("telemetry sent series {} without its name", channel.series)))?;
             let unpacked;
             let values = match &channel.values {
                 Some(channel::Values::Doubles(doubles)) => doubles.values.as_slice(),
@@ -184,10 +182,8 @@ mod tests {
     fn a_name_holds_for_the_rest_of_the_stream_and_an_unknown_number_is_an_error() {
         let mut decoder = Decoder::default();
         let doubles = || channel::Values::Doubles(Doubles { values: vec![1.0, 2.0] });
-        let message = |series| WatchReadingsResponse {
-            groups: vec![group(0, series, doubles(), vec![1])],
-            ..Default::default()
-        };
+        let message =
+            |series| WatchReadingsResponse { groups: vec![group(0, series, doubles(), vec![1])], ..Default::default() };
         assert!(decoder.decode(message(3)).is_err());
         decoder.names.insert(3, "lab.t".into());
         assert_eq!(decoder.decode(message(3)).expect("named").batch.expect("batch").samples.len(), 2);

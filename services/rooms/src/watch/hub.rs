@@ -188,7 +188,7 @@ impl Hub {
         state.places.get(cursor).copied()
     }
 
-    /// Up to 64 events from a place on.
+    /// Up to 16 events from a place on.
     pub fn next(&self, place: u64) -> Next {
         let state = self.state.lock();
         let Some(offset) = place.checked_sub(state.base).and_then(|offset| usize::try_from(offset).ok()) else {
@@ -197,7 +197,7 @@ impl Hub {
         if offset >= state.ring.len() {
             return Next::End;
         }
-        Next::Slots(state.ring.iter().skip(offset).take(64).cloned().collect())
+        Next::Slots(state.ring.iter().skip(offset).take(16).cloned().collect())
     }
 
     /// Sees every change of the ring's end.

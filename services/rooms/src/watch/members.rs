@@ -42,6 +42,15 @@ impl Member {
     }
 }
 
+/// A metric that is no longer in a room.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// The room.
+    pub room: Arc<str>,
+    /// What the sensor was called there.
+    pub metric: Arc<str>,
+}
+
 /// The members by sensor.
 #[derive(Clone, Debug)]
 pub struct Members {
@@ -103,19 +112,14 @@ impl Members {
 
     /// Whether a sample is of a member and has not been told.
     pub fn lacks(&self, sample: &Sample) -> bool {
-        self.by_sensor.get(&sample.sensor).is_some_and(|member| {
-            sample.reading.time >= member.start && sample.reading.replaces(member.sent.as_ref())
-        })
+        self.by_sensor
+            .get(&sample.sensor)
+            .is_some_and(|member| sample.reading.time >= member.start && sample.reading.replaces(member.sent.as_ref()))
     }
 
     /// Takes over a newer model. Returns the rooms and metrics that are no longer there, and the sensors that came or
     /// whose traits changed.
-    pub fn update(
-        &mut self,
-        model: &Model,
-        filter: &Filter,
-        scope: &Scope,
-    ) -> (Vec<(Arc<str>, Arc<str>)>, Vec<Arc<str>>) {
+    pub fn update(&mut self, model: &Model, filter: &Filter, scope: &Scope) -> (Vec<Left>, Vec<Arc<str>>) {
         let mut now = Self::new(model, filter, scope);
         let mut news = Vec::new();
         for (sensor, member) in &mut now.by_sensor {
@@ -133,7 +137,7 @@ impl Members {
             .by_sensor
             .iter()
             .filter(|(sensor, before)| !now.by_sensor.get(*sensor).is_some_and(|member| before.is_still(member)))
-            .map(|(_, before)| (Arc::clone(&before.room), Arc::clone(&before.metric)))
+            .map(|(_, before)| Left { room: Arc::clone(&before.room), metric: Arc::clone(&before.metric) })
             .collect();
         *self = now;
         (left, news)

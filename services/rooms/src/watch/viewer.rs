@@ -18,14 +18,14 @@ use tokio::time::Instant;
 use super::batch::{Batch, Incoming};
 use super::cursor::Cursor;
 use super::hub::{Event, Hub, Next, Slot, View};
-use super::members::Members;
+use super::members::{Left, Members};
 use crate::metrics::Reading;
 use crate::model::Filter;
 
 /// How often a viewer looks at the clock: for bookmarks, and for metrics that have become stale.
 const TICK: Duration = Duration::from_secs(2);
 /// After how long without a message there is a bookmark.
-const QUIET: Duration = Duration::from_millis(3900);
+const QUIET: Duration = Duration::from_millis(2900);
 /// How many metrics one message holds at most, so that it stays well below 256 KiB.
 const MOST_METRICS: usize = 500;
 /// How long to wait before telemetry's stream is opened again after it ended.
@@ -153,7 +153,15 @@ impl Viewer {
             }
             self.end.mark_unchanged();
             match self.given.hub.next(self.place) {
-                Next::Slots(slots) => slots.into_iter().for_each(|slot| self.pass(slot)),
+                // what is not needed for a message stays in the ring
+                Next::Slots(slots) => {
+                    for slot in slots {
+                        self.pass(slot);
+                        if !self.out.is_empty() {
+                            break;
+                        }
+                    }
+                }
                 Next::End => self.wait_at_the_end().await,
                 Next::Fallen => return Err(self.too_slow()),
             }
@@ -356,7 +364,8 @@ impl Viewer {
                 member.stale = Some(metric.stale);
                 (Arc::clone(&member.room), metric)
             });
-            if told.last().zip(metric.as_ref()).is_some_and(|(last, next)| last.0 != next.0) || told.len() >= MOST_METRICS
+            if told.last().zip(metric.as_ref()).is_some_and(|(last, next)| last.0 != next.0)
+                || told.len() >= MOST_METRICS
             {
                 self.tell(std::mem::take(&mut told));
             }
@@ -381,7 +390,7 @@ impl Viewer {
             return;
         }
         let (left, joined) = self.members.update(&model, &self.given.filter, &self.given.scope);
-        for (room, metric) in left {
+        for Left { room, metric } in left {
             let removed = RoomMetricRemoved { room_id: room.to_string(), metric: metric.to_string() };
             self.say(Told::Removed(removed));
         }

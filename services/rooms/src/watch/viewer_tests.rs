@@ -138,6 +138,23 @@ async fn what_telemetry_sent_ahead_of_the_ring_is_told_once() {
 }
 
 #[tokio::test]
+async fn the_first_message_from_the_ring_says_where_the_ring_was() {
+    let stage = Stage::new(1000).await;
+    stage.hub.replace(&[batch([10])], "t10");
+    stage.plays(vec![incoming(6..=12, "t12"), live("t12")]);
+    let mut viewer = stage.resumed("t5", 0).await;
+    values(&mut viewer).await;
+    stage.hub.push(batch([11]), "t11");
+    let mut mixed = batch(12..=14);
+    mixed.samples[2].sensor = "b".into();
+    stage.hub.push(mixed, "t14");
+    let (message, told) = values(&mut viewer).await;
+    let at = stage.decode(&message);
+    assert_eq!((told, at.reading.as_str(), at.sent), (vec![13], "t11", 2));
+    assert_eq!(*stage.script.asked.lock(), ["t5"]);
+}
+
+#[tokio::test]
 async fn while_the_ring_lags_a_cursor_does_not_go_back() {
     let stage = Stage::new(1000).await;
     stage.hub.replace(&[batch([10])], "t10");

@@ -97,10 +97,6 @@ impl FakeTelemetry {
         self.kill();
         self.revive();
     }
-
-    pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::SeqCst)
-    }
 }
 
 /// The series number of a sensor is its place among all sensors, whatever stream names it.
@@ -211,7 +207,7 @@ macro_rules! unimplemented_methods {
                 self.life.check()?;
                 let caller = sensormesh_mesh::caller(&request)?.clone();
                 assert!(matches!(caller.principal, Principal::User { .. }), "the user's own token is forwarded");
-                Ok(Response::new(self.aggregate(caller.tenant(), request.into_inner())))
+                Ok(Response::new(self.aggregate(caller.tenant(), request.get_ref())))
             }
         }
     };
@@ -281,11 +277,13 @@ impl FakeTelemetry {
     fn aggregate(
         &self,
         tenant: &str,
-        request: telemetry::AggregateReadingsRequest,
+        request: &telemetry::AggregateReadingsRequest,
     ) -> telemetry::AggregateReadingsResponse {
-        let interval = time::to_duration(&request.interval.expect("an interval")).expect("valid").as_nanos() as i64;
-        let start = request.start_time.map(|t| time::to_nanos(&t).expect("time")).map(|t| t - t.rem_euclid(interval));
-        let end = request.end_time.map(|t| time::to_nanos(&t).expect("time"));
+        let interval =
+            time::to_duration(request.interval.as_ref().expect("an interval")).expect("valid").as_nanos() as i64;
+        let start =
+            request.start_time.as_ref().map(|t| time::to_nanos(t).expect("time")).map(|t| t - t.rem_euclid(interval));
+        let end = request.end_time.as_ref().map(|t| time::to_nanos(t).expect("time"));
         let mut buckets: BTreeMap<i64, telemetry::Bucket> = BTreeMap::new();
         for entry in self.log.lock().iter().filter(|e| e.tenant == tenant && e.sensor == request.sensor_ids[0]) {
             if start.is_some_and(|start| entry.time < start) || end.is_some_and(|end| entry.time >= end) {
@@ -406,7 +404,9 @@ impl FakeDevices {
         let mut at = at;
         if snapshot {
             let log = self.log.lock();
-            ready.extend(log.iter().map(|message| devices::WatchDevicesResponse { cursor: String::new(), ..message.clone() }));
+            ready.extend(
+                log.iter().map(|message| devices::WatchDevicesResponse { cursor: String::new(), ..message.clone() }),
+            );
             at = log.len();
             ready.push(mark(at));
         }

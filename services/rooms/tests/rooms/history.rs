@@ -63,7 +63,8 @@ pub async fn a_metric_is_summarised_across_its_sensors(engine: Engine) {
     assert_eq!(buckets.iter().map(|b| b.0).collect::<Vec<_>>(), [-5, -4, -3, -2, -1]);
     assert_eq!(buckets[0], (-5, 360, 400.0, 400.0, 400.0));
     // the hour of the change: 29 min 50 s of one sensor and 30 min 10 s of the other
-    let of_b: Vec<f64> = (0..181).map(|n| 1000.0 + (3.0 * 3600.0 + 29.0 * 60.0 + 50.0 + n as f64 * 10.0) / 3600.0).collect();
+    let of_b: Vec<f64> =
+        (0..181).map(|n| 1000.0 + (3.0 * 3600.0 + 29.0 * 60.0 + 50.0 + n as f64 * 10.0) / 3600.0).collect();
     let mean = (of_b.iter().sum::<f64>() + 179.0 * 400.0) / 360.0;
     assert_eq!((buckets[2].1, buckets[2].3, buckets[2].4), (360, 400.0, of_b[180]));
     assert!((buckets[2].2 - mean).abs() < 1e-9 * mean, "{} {mean}", buckets[2].2);

@@ -83,7 +83,8 @@ pub async fn a_stale_etag_an_unknown_field_and_a_cycle_are_refused(engine: Engin
     assert_eq!(stale.code(), Code::Conflict);
     let unknown = update(&user, place(Room, "lab", ""), &["colour"]).await.expect_err("unknown");
     assert_eq!(unknown.fields()[0].field, "update_mask");
-    for (id, parent, reason) in [("first", "lab", "PLACE_CYCLE"), ("first", "", "PLACE_KIND"), ("main", "shed", "PLACE_KIND")]
+    for (id, parent, reason) in
+        [("first", "lab", "PLACE_CYCLE"), ("first", "", "PLACE_KIND"), ("main", "shed", "PLACE_KIND")]
     {
         let error = update(&user, place(Room, id, parent), &["parent_id"]).await.expect_err(id);
         assert_eq!(error.reason(), reason, "{id}");

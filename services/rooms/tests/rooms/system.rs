@@ -236,11 +236,8 @@ impl User {
 
     /// The placements of a sensor as `room/metric from-to`, seconds after the start.
     pub async fn placements(&self, sensor: &str) -> Vec<String> {
-        let request = proto::ListPlacementsRequest {
-            sensor_id: sensor.to_owned(),
-            include_ended: true,
-            ..Default::default()
-        };
+        let request =
+            proto::ListPlacementsRequest { sensor_id: sensor.to_owned(), include_ended: true, ..Default::default() };
         let since = |time: Option<prost_types::Timestamp>| time.map(|time| (time.seconds - START).to_string());
         let listed = call!(self.list_placements(request)).expect("list").placements;
         let mut listed: Vec<_> = listed.into_iter().map(|p| (p.start_time.map(|time| time.seconds), p)).collect();
@@ -269,8 +266,7 @@ pub fn place(kind: proto::PlaceKind, id: &str, parent: &str) -> proto::Place {
 }
 
 pub fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
-    (!paths.is_empty())
-        .then(|| prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
+    (!paths.is_empty()).then(|| prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() })
 }
 
 pub fn answer<T>(response: Result<tonic::Response<T>, tonic::Status>) -> Result<T> {

@@ -197,7 +197,10 @@ pub async fn a_viewer_resumes_without_gap_or_duplicate_whoever_restarts(engine: 
     seen.read(&mut watching, last, None).await;
     assert_eq!(seen.resets, 0);
     for room in ["lab", "hall"] {
-        assert_eq!(seen.told[room].iter().take(last as usize).copied().collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+        assert_eq!(
+            seen.told[room].iter().take(last as usize).copied().collect::<Vec<_>>(),
+            (1..=last).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -285,7 +288,9 @@ pub async fn a_viewer_sees_its_tenant_and_its_filter_only(engine: Engine) {
     let user = two_rooms(&system).await;
     let other = system.user("acme", Role::Operator, &[]);
     other.create_room("lab").await;
-    system.devices.tell("acme", sensormesh_proto::devices::v1::watch_devices_response::Event::Sensor(sensor("a.co2", "%")));
+    system
+        .devices
+        .tell("acme", sensormesh_proto::devices::v1::watch_devices_response::Event::Sensor(sensor("a.co2", "%")));
     until("the registry", || async { other.unplaced().await == ["a.co2"] }).await;
     other.place("a.co2", "lab", "co2").await.expect("placed");
     until("both rooms", || async { Watching::new(&user).until_live().await.len() == 2 }).await;
