@@ -208,11 +208,14 @@ fn one_name_leads_to_everything_of_a_service() {
             format!("proto/sensormesh/{service}/v1/{service}.proto"),
             format!("services/{service}/README.md"),
             format!("services/{service}/src/lib.rs"),
-            format!("services/{service}/tests/{service}.rs"),
         ] {
             if !root().join(&path).exists() {
                 found.push(path);
             }
+        }
+        let tests = root().join(format!("services/{service}/tests"));
+        if !tests.join(format!("{service}.rs")).exists() && !tests.join(&service).join("main.rs").exists() {
+            found.push(format!("services/{service}/tests/{service}.rs"));
         }
     }
     refuse(&found, "the same name leads to contract, code, documentation and tests");
