@@ -154,6 +154,18 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_positions_come_back_and_no_other_text_is_taken(
+            positions in proptest::collection::vec(proptest::prelude::any::<(u32, u64)>(), 0..70),
+            text in "[A-Za-z0-9_-]{0,120}",
+        ) {
+            let cursor = cursors().encode(&positions);
+            proptest::prop_assert_eq!(cursors().decode(&cursor).expect("own cursor"), positions);
+            proptest::prop_assert!(text == cursor || cursors().decode(&text).is_err());
+        }
+    }
+
     #[test]
     fn a_cursor_with_any_bit_changed_is_refused() {
         let honest = URL_SAFE_NO_PAD.decode(cursors().encode(&[(0, 12345)])).expect("base64");

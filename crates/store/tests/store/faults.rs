@@ -153,3 +153,31 @@ async fn a_dead_server_is_noticed_fails_fast_and_is_used_again_when_it_is_back()
         assert_eq!(count(&store).await.expect("count"), 2);
     }
 }
+
+/// Run it with a disk that fails: `strace -f -e trace=fdatasync,fsync -e inject=fdatasync:error=EIO:when=40..60`.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_whatever_failed_in_between() {
+    let place = Place::sqlite();
+    let store = place.open().await;
+    let mut acknowledged = Vec::new();
+    for i in 0..200 {
+        match insert(&store, &i.to_string(), 100).await {
+            Ok(_) => acknowledged.push(i.to_string()),
+            Err(error) => {
+                assert!(matches!(error.code(), Code::Unavailable | Code::Exhausted), "{error:?}");
+                tokio::time::sleep(error.retry_after().unwrap_or_default().min(Duration::from_millis(200))).await;
+            }
+        }
+    }
+    let again = || async { insert(&store, "last", 100).await.ok() };
+    eventually(Duration::from_secs(70), again).await.expect("it works again by itself");
+    println!("{} of 200 acknowledged", acknowledged.len());
+    store.close().await;
+    let store = place.open().await;
+    let mut read = store.read(&Scope::system()).await.expect("read");
+    let rows = read.query("SELECT id FROM thing").fetch_all().await.expect("rows");
+    let kept: Vec<String> = rows.iter().map(|row| row.get("id").expect("id")).collect();
+    assert!(acknowledged.iter().all(|id| kept.contains(id)), "nothing acknowledged is lost");
+    let sound = read.query("PRAGMA integrity_check").fetch_one().await.expect("checked");
+    assert_eq!(sound.get::<String>("integrity_check").expect("a word"), "ok");
+}
