@@ -108,6 +108,8 @@ impl Delivery {
             }
             match ended {
                 Ok(()) => self.connection.not_delivering(None),
+                // telemetry may stop with us
+                Err(_) if shutdown.is_requested() => {}
                 Err(error) => {
                     tracing::warn!(connection = self.connection.id, %error, "readings wait, delivery failed");
                     self.connection.not_delivering(Some(error.message().to_owned()));
