@@ -2,7 +2,7 @@
 
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
-use sensormesh_types::{Caller, Code, Error, Result, Role, time};
+use sensormesh_types::{Caller, Code, Error, Result, Role, Scope, time};
 
 /// Fields of a user that an update may take.
 const FIELDS: &[&str] = &["role", "display_name", "disabled", "site_ids"];
@@ -91,6 +91,12 @@ impl User {
         self.role >= Role::Admin && self.sites.is_empty() && !self.disabled
     }
 
+    /// Whether a caller of this scope may know the user: narrowed to sites, only those with no other sites than these.
+    pub fn is_within(&self, scope: &Scope) -> bool {
+        let own = scope.sites();
+        own.is_empty() || (!self.sites.is_empty() && self.sites.iter().all(|site| own.contains(site)))
+    }
+
     /// Whether tokens issued to `self` allow something that `changed` may not do any more.
     pub fn exceeds(&self, changed: &User) -> bool {
         let narrowed = !changed.sites.is_empty()
@@ -148,7 +154,7 @@ fn refused(reason: &'static str, message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sensormesh_types::{Principal, Scope};
+    use sensormesh_types::Principal;
 
     fn caller(role: Role, sites: &[&str]) -> Caller {
         Caller {

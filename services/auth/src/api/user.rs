@@ -14,6 +14,8 @@ use crate::user::{self, User, key_of, may_grant};
 use crate::{Auth, db, password};
 
 const INVITATION_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Users read at once where most of them may belong to other sites.
+const NARROWED_AT_ONCE: u32 = 1000;
 const LONGEST_INVITATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::RegisterRequest) -> Result<proto::User> {
@@ -57,7 +59,13 @@ pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::Regis
 pub(super) async fn get(auth: &Auth, caller: &Caller, user_id: &str) -> Result<proto::User> {
     let mut read = auth.store.read(&caller.scope).await?;
     let found = db::user::find(&mut read, caller.tenant(), user_id).await?;
-    found.map(|(user, _)| user.to_proto()).ok_or_else(|| Error::not_found("user", user_id))
+    Ok(visible(caller, found, user_id)?.to_proto())
+}
+
+/// A user that the caller's sites do not cover is none to the caller.
+fn visible(caller: &Caller, found: Option<(User, String)>, user_id: &str) -> Result<User> {
+    let user = found.map(|(user, _)| user).filter(|user| user.is_within(&caller.scope));
+    user.ok_or_else(|| Error::not_found("user", user_id))
 }
 
 pub(super) async fn list(
@@ -67,9 +75,21 @@ pub(super) async fn list(
 ) -> Result<proto::ListUsersResponse> {
     let size = page::size(request.page_size, 50, 1000)?;
     let query = format!("users/{}", caller.tenant());
-    let after = page::after(&query, &request.page_token)?.unwrap_or_default();
+    let mut after = page::after(&query, &request.page_token)?.unwrap_or_default();
     let mut read = auth.store.read(&caller.scope).await?;
-    let mut users = db::user::list(&mut read, caller.tenant(), &after, size + 1).await?;
+    let at_once = if caller.scope.sites().is_empty() { size + 1 } else { NARROWED_AT_ONCE };
+    let mut users = Vec::new();
+    loop {
+        let found = db::user::list(&mut read, caller.tenant(), &after, at_once).await?;
+        let all = found.len() < at_once as usize;
+        if let Some(last) = found.last() {
+            after = key_of(&last.username);
+        }
+        users.extend(found.into_iter().filter(|user| user.is_within(&caller.scope)));
+        if all || users.len() > size as usize {
+            break;
+        }
+    }
     let more = users.len() > size as usize;
     users.truncate(size as usize);
     let last = users.last().filter(|_| more);
@@ -83,7 +103,7 @@ pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateU
     let mut tx = auth.store.tx(&caller.scope).await?;
     let governors = db::user::lock_governors(&mut tx, caller.tenant(), &brought.user_id).await?;
     let found = db::user::find(&mut tx, caller.tenant(), &brought.user_id).await?;
-    let (user, _) = found.ok_or_else(|| Error::not_found("user", &brought.user_id))?;
+    let user = visible(caller, found, &brought.user_id)?;
     let mut changed = user::update(&user, &brought, &fields)?;
     may_grant(caller, user.role, &user.sites)?;
     may_grant(caller, changed.role, &changed.sites)?;
@@ -112,7 +132,7 @@ pub(super) async fn delete(auth: &Auth, caller: &Caller, user_id: &str) -> Resul
     let mut tx = auth.store.tx(&caller.scope).await?;
     let governors = db::user::lock_governors(&mut tx, caller.tenant(), user_id).await?;
     let found = db::user::find(&mut tx, caller.tenant(), user_id).await?;
-    let (user, _) = found.ok_or_else(|| Error::not_found("user", user_id))?;
+    let user = visible(caller, found, user_id)?;
     may_grant(caller, user.role, &user.sites)?;
     keep_a_governor(&user, &governors)?;
     db::user::delete(&mut tx, &user).await?;

@@ -165,6 +165,43 @@ pub async fn an_update_takes_the_named_fields_and_refuses_unknown_ones(engine: E
     assert_eq!(system.update(&root, nobody, &["role"]).await.expect_err("nobody").code(), Code::NotFound);
 }
 
+pub async fn an_admin_narrowed_to_a_site_knows_its_users_only(engine: Engine) {
+    let system = System::start(engine, cheap()).await;
+    let root = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
+    let at = |user: proto::User, site: &str| proto::User { site_ids: vec![site.to_owned()], ..user };
+    let [north, ada, bob] = [("nora", ADMIN, "north"), ("ada", VIEWER, "north"), ("bob", VIEWER, "south")]
+        .map(async |(name, role, site)| {
+            let user = at(system.invited(&root, name, role).await, site);
+            system.update(&root, user, &["site_ids"]).await.expect("narrowed")
+        });
+    let (_, ada, bob) = (north.await, ada.await, bob.await);
+    let nora = system.log_in("nora", PASSWORD).await.expect("nora").access_token;
+    let mut client = system.client();
+    let (mut names, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = proto::ListUsersRequest { page_size: 1, page_token };
+        let page = answer(as_user(&nora, client.list_users(request)).await).expect("page");
+        names.extend(page.users.into_iter().map(|user| user.username));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, ["ada", "nora"]);
+    for id in [&bob.user_id, &system.verify(&root).await.expect("genuine").user_id] {
+        let get = proto::GetUserRequest { user_id: id.clone() };
+        assert_eq!(answer(as_user(&nora, client.get_user(get)).await).expect_err("unknown").code(), Code::NotFound);
+        let delete = proto::DeleteUserRequest { user_id: id.clone() };
+        let refused = answer(as_user(&nora, client.delete_user(delete)).await);
+        assert_eq!(refused.expect_err("unknown").code(), Code::NotFound);
+        let disabled = proto::User { user_id: id.clone(), disabled: true, ..Default::default() };
+        let refused = system.update(&nora, disabled, &["disabled"]).await.expect_err("unknown");
+        assert_eq!(refused.code(), Code::NotFound);
+    }
+    let away = system.update(&nora, at(ada, "south"), &["site_ids"]).await.expect_err("not nora's to give");
+    assert_eq!(away.reason(), "SITES_ABOVE_OWN");
+}
+
 pub async fn users_are_listed_in_pages(engine: Engine) {
     let system = System::start(engine, cheap()).await;
     let root = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;

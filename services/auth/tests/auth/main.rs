@@ -36,6 +36,7 @@ on_both_engines!(
     accounts::nobody_gives_more_than_the_own_role,
     accounts::the_last_admin_stays,
     accounts::an_update_takes_the_named_fields_and_refuses_unknown_ones,
+    accounts::an_admin_narrowed_to_a_site_knows_its_users_only,
     accounts::users_are_listed_in_pages,
     accounts::another_tenants_users_do_not_exist,
     sessions::wrong_names_and_wrong_passwords_get_the_same_answer,

@@ -3,13 +3,22 @@
 use prost::Message as _;
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
-use sensormesh_types::{Caller, Error, Result, page};
+use sensormesh_types::{Caller, Code, Error, Result, page};
 
 use super::sensor::{append_sensor, restamped};
 use super::{Api, append, body_of, page_size, recall, required};
 use crate::db;
 use crate::profile::{self, Profile};
 use crate::rules::Stamp;
+
+/// Sensors of every site take from a profile, so nobody who is narrowed to some sites changes one.
+fn whole_tenant(caller: &Caller) -> Result<()> {
+    if caller.scope.sites().is_empty() {
+        return Ok(());
+    }
+    let message = "a profile belongs to the whole tenant, and you are narrowed to sites; set what differs on the sensor";
+    Err(Error::new(Code::Forbidden, "WHOLE_TENANT", message))
+}
 
 impl Api {
     pub(super) async fn find_profile(&self, caller: &Caller, profile_id: &str) -> Result<proto::Profile> {
@@ -70,6 +79,7 @@ impl Api {
     ) -> Result<proto::Profile> {
         let brought = required(request.profile, "profile")?;
         profile::refuse_builtin(&brought.profile_id)?;
+        whole_tenant(caller)?;
         let fields = profile::fields(request.update_mask.as_ref(), &brought)?;
         let mut tx = self.store.tx(&caller.scope).await?;
         let found = db::profile::lock(&mut tx, &brought.profile_id).await?;
@@ -97,6 +107,7 @@ impl Api {
 
     pub(super) async fn remove_profile(&self, caller: &Caller, profile_id: &str) -> Result<()> {
         profile::refuse_builtin(profile_id)?;
+        whole_tenant(caller)?;
         let mut tx = self.store.tx(&caller.scope).await?;
         if db::profile::lock(&mut tx, profile_id).await?.is_none() {
             return Err(Error::not_found("profile", profile_id));

@@ -1,7 +1,7 @@
 //! Profiles.
 
 use sensormesh_proto::devices::v1 as proto;
-use sensormesh_types::{Code, quantity::QUANTITIES};
+use sensormesh_types::{Code, Role, quantity::QUANTITIES};
 
 use crate::system::{Engine, System, User, call, mask, sensor};
 
@@ -83,4 +83,17 @@ pub async fn a_profile_in_use_stays(engine: Engine) {
     user.update_sensor(sensor("k.t"), &["profile_id"]).await.expect("without a profile");
     call!(user.delete_profile(delete.clone())).expect("deleted");
     assert_eq!(call!(user.delete_profile(delete)).expect_err("gone").code(), Code::NotFound);
+}
+
+pub async fn a_user_narrowed_to_a_site_does_not_change_what_other_sites_use(engine: Engine) {
+    let system = System::start(engine).await;
+    let (wide, north) = (system.operator(), system.user("default", Role::Operator, &["north"]));
+    make(&wide, fridge()).await.expect("made");
+    wide.create_sensor(proto::Sensor { profile_id: "fridge".into(), ..sensor("k.t") }).await.expect("made");
+    let hotter = proto::Profile { range_max: Some(500.0), ..fridge() };
+    let update = proto::UpdateProfileRequest { profile: Some(hotter), update_mask: mask(&["range_max"]) };
+    assert_eq!(call!(north.update_profile(update)).expect_err("not theirs").reason(), "WHOLE_TENANT");
+    let delete = proto::DeleteProfileRequest { profile_id: "fridge".into() };
+    assert_eq!(call!(north.delete_profile(delete)).expect_err("not theirs").reason(), "WHOLE_TENANT");
+    assert_eq!(wide.sensor("k.t").await.expect("found").range_max, Some(15.0));
 }
