@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, Params, PasswordHasher as _, PasswordVerifier as _};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use parking_lot::Mutex;
 use sensormesh_observability::Secret;
 use sensormesh_types::{Error, Result, random};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,55 @@ pub struct Hasher {
     cost: Arc<Cost>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    memory: Arc<Memory>,
+}
+
+/// Memory for hashes, one piece for each that is computed at once. It is kept: given back after each hash, the allocator
+/// would keep it for the thread it was used on, and log-ins use every thread of the blocking pool in turn.
+#[derive(Default)]
+struct Memory(Mutex<Vec<Vec<Block>>>);
+
+impl Memory {
+    fn compute(&self, argon2: &Argon2<'_>, password: &str, salt: &[u8], length: usize) -> Result<Output> {
+        let mut blocks = self.0.lock().pop().unwrap_or_default();
+        blocks.resize(blocks.len().max(argon2.params().block_count()), Block::new());
+        let mut output = [0; Output::MAX_LENGTH];
+        let output = output.get_mut(..length).ok_or_else(|| Error::internal("a password hash is too long"))?;
+        let done = argon2.hash_password_into_with_memory(password.as_bytes(), salt, output, &mut blocks);
+        self.0.lock().push(blocks);
+        done.map_err(unusable)?;
+        Output::new(output).map_err(unusable)
+    }
+
+    /// A new password as a PHC string.
+    fn hash(&self, cost: &Cost, password: &str) -> Result<String> {
+        let (argon2, salt) = (cost.argon2()?, random::bytes::<16>());
+        let output = self.compute(&argon2, password, &salt, Params::DEFAULT_OUTPUT_LEN)?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::default().ident(),
+            version: Some(Version::default().into()),
+            params: ParamsString::try_from(argon2.params()).map_err(unusable)?,
+            salt: Some(Salt::new(&salt).map_err(unusable)?),
+            hash: Some(output),
+        };
+        Ok(hash.to_string())
+    }
+
+    /// Whether this is the password of a PHC string.
+    fn verify(&self, stored: &str, password: &str) -> Result<bool> {
+        let parsed = PasswordHash::new(stored).map_err(unusable)?;
+        let (Some(salt), Some(expected)) = (&parsed.salt, &parsed.hash) else { return Ok(false) };
+        let algorithm = Algorithm::try_from(parsed.algorithm.as_str()).map_err(unusable)?;
+        let version = parsed.version.map(Version::try_from).transpose().map_err(unusable)?;
+        let params = Params::try_from(&parsed).map_err(unusable)?;
+        let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params);
+        // an output compares in constant time
+        Ok(self.compute(&argon2, password, salt, expected.len())? == *expected)
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> Error {
+    Error::internal(error.to_string())
 }
 
 impl Hasher {
@@ -115,23 +165,23 @@ impl Hasher {
             running: Arc::new(Semaphore::new(cost.at_once.max(1))),
             admitted: Arc::new(Semaphore::new(cost.at_once.max(1) + cost.queue)),
             cost: Arc::new(cost.clone()),
+            memory: Arc::default(),
         })
     }
 
     /// Hashes a new password to a PHC string.
     pub async fn hash(&self, password: Secret<String>) -> Result<String> {
-        self.run(move |cost| hash(cost, password.reveal())).await
+        self.run(move |cost, memory| memory.hash(cost, password.reveal())).await
     }
 
     /// Compares a password with the stored hash; `None` (no such user) takes as long and is never right.
     pub async fn verify(&self, stored: Option<String>, password: Secret<String>) -> Result<Verdict> {
-        self.run(move |cost| {
+        self.run(move |cost, memory| {
             let Some(stored) = stored else {
-                hash(cost, password.reveal())?;
+                memory.hash(cost, password.reveal())?;
                 return Ok(Verdict { right: false, outdated: false });
             };
-            let parsed = PasswordHash::new(&stored).map_err(|error| Error::internal(error.to_string()))?;
-            let right = cost.argon2()?.verify_password(password.reveal().as_bytes(), &parsed).is_ok();
+            let right = memory.verify(&stored, password.reveal())?;
             Ok(Verdict { right, outdated: is_weaker(&stored, cost) })
         })
         .await
@@ -139,24 +189,21 @@ impl Hasher {
 
     /// Waits for its turn, unless too many do already. The permits stay with the work: a caller who gives up
     /// does not make room for another hash beside the one still being computed.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Cost) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cost, &Memory) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let admitted = Arc::clone(&self.admitted)
             .try_acquire_owned()
             .map_err(|_| Error::exhausted("LOGIN_QUEUE_FULL", "too many log-ins at once", Duration::from_secs(1)))?;
         let running = Arc::clone(&self.running).acquire_owned().await.map_err(Error::internal)?;
-        let cost = Arc::clone(&self.cost);
+        let (cost, memory) = (Arc::clone(&self.cost), Arc::clone(&self.memory));
         let done = tokio::task::spawn_blocking(move || {
             let _permits = (admitted, running);
-            work(&cost)
+            work(&cost, &memory)
         });
         done.await.map_err(Error::internal)?
     }
-}
-
-fn hash(cost: &Cost, password: &str) -> Result<String> {
-    let salt = random::bytes::<16>();
-    let hash = cost.argon2()?.hash_password_with_salt(password.as_bytes(), &salt);
-    hash.map(|hash| hash.to_string()).map_err(|error| Error::internal(error.to_string()))
 }
 
 #[cfg(test)]
@@ -180,6 +227,27 @@ mod tests {
         assert_eq!(right, Verdict { right: true, outdated: false });
         assert!(!hasher.verify(Some(stored), secret("correct horsf")).await.expect("verify").right);
         assert!(!hasher.verify(None, secret("correct horse")).await.expect("verify").right);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hashes_use_the_same_memory_again() {
+        let hasher = Hasher::new(&Cost { at_once: 2, queue: 32, ..cheap() }).expect("hasher");
+        let hashes = (0..20).map(|_| hasher.hash(secret("correct horse")));
+        for hash in futures::future::join_all(hashes).await {
+            hasher.verify(Some(hash.expect("hash")), secret("correct horse")).await.expect("verify");
+        }
+        let pieces: Vec<usize> = hasher.memory.0.lock().iter().map(Vec::len).collect();
+        assert!((1..=2).contains(&pieces.len()) && pieces.iter().all(|blocks| *blocks == 64), "{pieces:?}");
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_the_library_is_understood() {
+        use argon2::PasswordHasher as _;
+        let theirs = cheap().argon2().expect("cost").hash_password_with_salt(b"correct horse", b"0123456789abcdef");
+        let stored = theirs.expect("hash").to_string();
+        let hasher = Hasher::new(&cheap()).expect("hasher");
+        assert!(hasher.verify(Some(stored.clone()), secret("correct horse")).await.expect("verify").right);
+        assert!(!hasher.verify(Some(stored), secret("correct horsf")).await.expect("verify").right);
     }
 
     #[tokio::test]

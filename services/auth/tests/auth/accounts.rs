@@ -169,11 +169,12 @@ pub async fn an_admin_narrowed_to_a_site_knows_its_users_only(engine: Engine) {
     let system = System::start(engine, cheap()).await;
     let root = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
     let at = |user: proto::User, site: &str| proto::User { site_ids: vec![site.to_owned()], ..user };
-    let [north, ada, bob] = [("nora", ADMIN, "north"), ("ada", VIEWER, "north"), ("bob", VIEWER, "south")]
-        .map(async |(name, role, site)| {
+    let [north, ada, bob] = [("nora", ADMIN, "north"), ("ada", VIEWER, "north"), ("bob", VIEWER, "south")].map(
+        async |(name, role, site)| {
             let user = at(system.invited(&root, name, role).await, site);
             system.update(&root, user, &["site_ids"]).await.expect("narrowed")
-        });
+        },
+    );
     let (_, ada, bob) = (north.await, ada.await, bob.await);
     let nora = system.log_in("nora", PASSWORD).await.expect("nora").access_token;
     let mut client = system.client();

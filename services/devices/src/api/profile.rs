@@ -16,7 +16,8 @@ fn whole_tenant(caller: &Caller) -> Result<()> {
     if caller.scope.sites().is_empty() {
         return Ok(());
     }
-    let message = "a profile belongs to the whole tenant, and you are narrowed to sites; set what differs on the sensor";
+    let message =
+        "a profile belongs to the whole tenant, and you are narrowed to sites; set what differs on the sensor";
     Err(Error::new(Code::Forbidden, "WHOLE_TENANT", message))
 }
 
