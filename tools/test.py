@@ -72,6 +72,8 @@ def free_port() -> int:
 def main() -> None:
     say("dashboard")
     dashboard.build()
+    if not (shutil.which("ip") and shutil.which("curl")):
+        apt("tests from a second host", "iproute2", "curl")
     with postgres() as url:
         env = {"SENSORMESH_TEST_POSTGRES_URL": url} if url else {}
         say("tests in Rust")
