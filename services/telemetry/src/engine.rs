@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::bytes::Bytes;
-use sensormesh_store::Cursors;
+use sensormesh_store::{Cursors, Read};
 use sensormesh_types::{Clock, Error, Result, Scope};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -70,7 +70,8 @@ pub struct State {
     unsealed: AtomicU64,
     sealed_some: Notify,
     trimmed: AtomicU64,
-    numbering: tokio::sync::Mutex<()>,
+    /// Held while numbers are given; true = the database may have some that are not known here.
+    numbering: tokio::sync::Mutex<bool>,
 }
 
 impl Engine {
@@ -217,7 +218,13 @@ impl State {
 
     /// The series of sensors, with a number for each that has none yet.
     pub async fn number(&self, tenant: &str, sensor_ids: &[&str]) -> Result<Vec<Arc<Series>>> {
-        let _one_at_a_time = self.numbering.lock().await;
+        let mut in_doubt = self.numbering.lock().await;
+        if *in_doubt {
+            // with the one connection that writes, so that a commit still on its way is seen
+            let mut tx = self.databases.main.tx(&Scope::system()).await?;
+            self.load_series(&mut tx).await?;
+            *in_doubt = false;
+        }
         let mut next = self.catalog.greatest_number();
         let mut new = Vec::new();
         let mut tx = None;
@@ -231,6 +238,8 @@ impl State {
                 Some(tx) => tx,
                 none => none.insert(self.databases.main.tx(&Scope::system()).await?),
             };
+            // until it is known here what became of the commit: this may be given up at any moment
+            *in_doubt = true;
             db::series::insert(tx, tenant, sensor_id, next).await?;
             new.push((*sensor_id, next));
         }
@@ -240,6 +249,7 @@ impl State {
         for (sensor_id, number) in new {
             self.catalog.put_series(tenant, sensor_id, number, Tail::default());
         }
+        *in_doubt = false;
         let found = sensor_ids.iter().map(|id| self.catalog.find(tenant, id).and_then(|known| known.series));
         found.collect::<Option<Vec<_>>>().ok_or_else(|| Error::internal("a series that was just made is not there"))
     }
@@ -249,11 +259,7 @@ impl State {
         for told in db::sensor::list(&mut read).await? {
             self.catalog.put_sensor(&told.tenant, &told.sensor_id, told.sensor);
         }
-        let mut sealed = 0;
-        for stored in db::series::list(&mut read).await? {
-            sealed = sealed.max(stored.tail.sealed_seq);
-            self.catalog.put_series(&stored.tenant, &stored.sensor_id, stored.number, stored.tail);
-        }
+        let sealed = self.load_series(&mut read).await?;
         drop(read);
         // a log that is younger than the blocks was lost or restored: it goes on behind them
         if db::log::head(&mut self.databases.log.read(&Scope::system()).await?).await?.mark.seq < sealed {
@@ -266,6 +272,16 @@ impl State {
             self.note_trimmed(sealed);
         }
         Ok(())
+    }
+
+    /// Takes over the series that the database has and the catalog has not. Answers up to where any is sealed.
+    async fn load_series(&self, read: &mut Read) -> Result<u64> {
+        let mut sealed = 0;
+        for stored in db::series::list(read).await? {
+            sealed = sealed.max(stored.tail.sealed_seq);
+            self.catalog.put_series(&stored.tenant, &stored.sensor_id, stored.number, stored.tail);
+        }
+        Ok(sealed)
     }
 
     /// Reads what the log has beyond memory: at start all that is not sealed, later what a failed commit left behind.

@@ -9,6 +9,7 @@ use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Sealed;
 use crate::engine::{BLOCK_READINGS, State};
+use crate::ownership;
 use crate::tail::Sealing;
 
 /// Series sealed in one transaction.
@@ -64,6 +65,7 @@ fn overdue(state: &State) -> Vec<Arc<Series>> {
 
 /// Seals what these series have, whatever its size.
 pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize> {
+    state.ownership.check()?;
     let mut guard = Guard(Vec::with_capacity(series.len()));
     for series in series {
         let sealing = series.tail.lock().begin_sealing();
@@ -85,7 +87,9 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
             let tail = series.tail.lock();
             (tail.span_with(&sealing.column), tail.latest)
         };
-        db::series::note_sealed(&mut tx, series, sealing.upto, span, latest).await?;
+        if !db::series::note_sealed(&mut tx, series, sealing.upto, span, latest).await? {
+            return Err(ownership::elsewhere());
+        }
     }
     tx.commit().await?;
     let mut sealed = 0;
@@ -140,12 +144,13 @@ pub async fn cut_log(state: &State) -> Result<()> {
         tx.commit().await?;
     }
     let mut more = upto > known.trimmed;
+    // first: a reader that finds a gap asks here whether it is one
+    state.note_trimmed(upto);
     while more {
         let mut tx = state.databases.log.tx(&Scope::system()).await?;
         more = db::log::trim(&mut tx, upto, CUT_AT_ONCE).await?;
         tx.commit().await?;
     }
-    state.note_trimmed(upto);
     Ok(())
 }
 

@@ -194,7 +194,9 @@ async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Resul
         let mut read = engine.databases.log.read(&Scope::system()).await?;
         let kept = db::quarantine::take(&mut read, tenant, sensor_id, RELEASE).await?;
         drop(read);
-        let Some(last) = kept.last().map(|kept| kept.time) else { return Ok(()) };
+        if kept.is_empty() {
+            return Ok(());
+        }
         let values: Vec<f64> = kept.iter().map(|kept| kept.value).collect();
         let qualities = kept.iter().map(|kept| validate::quality(&sensor, kept.value, kept.quality)).collect();
         let channel = Values { series: Arc::clone(series), values, qualities };
@@ -203,7 +205,7 @@ async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Resul
         let (request, outcome) = Request::new(Arc::clone(&series.tenant), groups, body, false);
         engine.submit(request, outcome).await?;
         let mut tx = engine.databases.log.tx(&Scope::system()).await?;
-        db::quarantine::remove(&mut tx, tenant, sensor_id, last).await?;
+        db::quarantine::remove(&mut tx, tenant, sensor_id, &kept).await?;
         tx.commit().await?;
         tracing::info!(sensor_id, readings = kept.len(), "readings that were kept aside are stored");
     }

@@ -4,6 +4,9 @@ use sensormesh_series::Quality;
 use sensormesh_store::{Read, Tx};
 use sensormesh_types::{Error, Result};
 
+/// Readings that one statement removes.
+const REMOVED_AT_ONCE: usize = 100;
+
 /// A reading that is kept aside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
@@ -131,13 +134,53 @@ pub async fn take(read: &mut Read, tenant: &str, sensor_id: &str, limit: u32) ->
         .collect()
 }
 
-/// Removes a sensor's readings up to a time: they are in the log now.
-pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, upto: i64) -> Result<()> {
-    tx.query("DELETE FROM quarantine WHERE tenant = $1 AND sensor_id = $2 AND time_ns <= $3")
-        .bind(tenant)
-        .bind(sensor_id)
-        .bind(upto)
-        .execute()
-        .await?;
+/// Removes readings of a sensor that are in the log now. What was kept aside since they were taken stays.
+pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, kept: &[Kept]) -> Result<()> {
+    for some in kept.chunks(REMOVED_AT_ONCE) {
+        let pairs: Vec<String> =
+            (0..some.len()).map(|i| format!("({})", sensormesh_store::placeholders(i * 2 + 3, 2))).collect();
+        let sql = format!(
+            "DELETE FROM quarantine WHERE tenant = $1 AND sensor_id = $2 AND (time_ns, bits) IN (VALUES {})",
+            pairs.join(", ")
+        );
+        let values = some.iter().flat_map(|kept| [kept.time, kept.value.to_bits() as i64]);
+        tx.query_built(sql).bind(tenant).bind(sensor_id).bind_all(values).execute().await?;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::LOG;
+    use sensormesh_store::Store;
+    use sensormesh_types::{Clock, Scope};
+
+    fn kept(time: i64, value: f64) -> Kept {
+        Kept {
+            tenant: "acme".into(),
+            sensor_id: "lab.a".into(),
+            time,
+            value,
+            quality: Quality::USUAL,
+            received: time,
+            sender: "user:ada".into(),
+            register: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_aside_since_the_others_were_taken_is_not_removed_with_them() {
+        let temporary = Store::open_temp("telemetry-log", LOG, Clock::fixed(0)).await.expect("store");
+        let mut tx = temporary.store.tx(&Scope::system()).await.expect("tx");
+        for i in 0..150 {
+            insert(&mut tx, &kept(i * 10, -0.0)).await.expect("kept");
+        }
+        let taken = take(&mut tx, "acme", "lab.a", 1000).await.expect("taken");
+        insert(&mut tx, &kept(5, 2.0)).await.expect("a new one");
+        insert(&mut tx, &kept(20, 3.0)).await.expect("another value");
+        remove(&mut tx, "acme", "lab.a", &taken).await.expect("removed");
+        let left = take(&mut tx, "acme", "lab.a", 1000).await.expect("left");
+        assert_eq!(left, [kept(5, 2.0), kept(20, 3.0)].map(|k| Kept { tenant: "acme".into(), ..k }));
+    }
 }

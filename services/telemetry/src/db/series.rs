@@ -58,17 +58,18 @@ pub async fn insert(tx: &mut Tx, tenant: &str, sensor_id: &str, number: u32) -> 
     Ok(())
 }
 
-/// Notes what of a series is sealed, and its latest reading.
+/// Notes what of a series is sealed, and its latest reading. False where more of it is sealed already, by another replica
+/// that has taken the log over: what this one knows is old.
 pub async fn note_sealed(
     tx: &mut Tx,
     series: &Series,
     seq: u64,
     span: Option<(i64, i64)>,
     latest: Option<Reading>,
-) -> Result<()> {
-    tx.query(
+) -> Result<bool> {
+    let noted = tx.query(
         "UPDATE series SET sealed_seq = $1, sealed_start = $2, sealed_end = $3, latest_time = $4, latest_bits = $5, \
-         latest_quality = $6 WHERE tenant = $7 AND series = $8",
+         latest_quality = $6 WHERE tenant = $7 AND series = $8 AND sealed_seq <= $1",
     )
     .bind(i64::try_from(seq).map_err(Error::internal)?)
     .bind(span.map(|s| s.0))
@@ -80,5 +81,5 @@ pub async fn note_sealed(
     .bind(series.number)
     .execute()
     .await?;
-    Ok(())
+    Ok(noted == 1)
 }

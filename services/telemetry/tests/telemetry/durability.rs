@@ -107,6 +107,42 @@ pub async fn a_second_replica_waits_for_the_log(url: String) {
     tokio::time::timeout(Duration::from_secs(20), second).await.expect("the second replica takes over");
 }
 
+/// A sender that goes away while its sensors get their numbers leaves nothing in the way of the next one.
+pub async fn numbers_are_given_though_who_asked_for_them_has_gone(engine: Engine) {
+    use sensormesh_telemetry::{Databases, Engine as Readings};
+    use sensormesh_types::Clock;
+    let folder = tempfile::tempdir().expect("directory");
+    let url = match engine {
+        Engine::Sqlite => format!("sqlite:{}", folder.path().join("{service}.db").display()),
+        Engine::Postgres(url) => url,
+    };
+    let config = sensormesh_store::Config::at(url);
+    let databases = Databases::open(&config, Clock::system()).await.expect("databases");
+    let engine = Readings::open(Config::default(), databases, Clock::system()).await.expect("engine");
+    let mut numbers = Vec::new();
+    for steps in 0..12 {
+        let gone = format!("gone.{steps}");
+        let ids = [gone.as_str()];
+        let mut asking = Box::pin(engine.register("default", &ids));
+        let mut left = steps;
+        // given up at its next step, whichever that is
+        let given_up = std::future::poll_fn(|context| {
+            if left == 0 {
+                return std::task::Poll::Ready(());
+            }
+            left -= 1;
+            asking.as_mut().poll(context).map(|_| ())
+        });
+        given_up.await;
+        drop(asking);
+        numbers.extend(engine.register("default", &[&format!("next.{steps}")]).await.expect("a number"));
+        numbers.extend(engine.register("default", &[&gone]).await.expect("a number"));
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 24, "each sensor has a number of its own");
+}
+
 /// The way that measurements take, without mesh and contract.
 pub async fn batches_are_taken_in_process() {
     use sensormesh_mesh::Shutdown;

@@ -55,6 +55,7 @@ on_both_engines!(
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,
+    durability::numbers_are_given_though_who_asked_for_them_has_gone,
     quarantine::readings_of_unknown_sensors_wait_until_devices_is_back,
     isolation::tenants_do_not_see_each_other,
     isolation::a_user_narrowed_to_a_site_sees_and_sends_that_site_only,
