@@ -28,6 +28,7 @@ mod socket;
 pub mod template;
 mod ticket;
 pub mod transcode;
+mod unread;
 mod visitor;
 
 use std::convert::Infallible;

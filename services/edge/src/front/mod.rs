@@ -27,6 +27,7 @@ use crate::limit::{Left, Limits};
 use crate::options::Policy;
 use crate::origin::{Asker, Origins};
 use crate::ticket::Tickets;
+use crate::unread::Unread;
 use crate::visitor::{REQUEST_ID, Standing, Visitor};
 
 /// Everything that the edge answers requests with. Cheap to clone.
@@ -40,6 +41,7 @@ struct Inner {
     origins: Origins,
     limits: Limits,
     tickets: Tickets,
+    unread: Unread,
     drain: Arc<OnceLock<Drain>>,
     refused: Refused,
 }
@@ -75,7 +77,8 @@ impl Front {
             size: metrics::edge_refused("size"),
             origin: metrics::edge_refused("origin"),
         };
-        Ok(Self(Arc::new(Inner { contract, mesh: mesh.clone(), config, origins, limits, tickets, drain, refused })))
+        let (mesh, unread) = (mesh.clone(), Unread::default());
+        Ok(Self(Arc::new(Inner { contract, mesh, config, origins, limits, tickets, unread, drain, refused })))
     }
 
     /// Forgets callers that have been quiet.

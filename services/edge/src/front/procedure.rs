@@ -21,6 +21,8 @@ use crate::visitor::Visitor;
 
 /// Says which service a call of `MeshService` is for; the edge itself where it is absent.
 const SERVICE: &str = "sensormesh-service";
+/// Bytes of an answer besides its message: the prefix, and the trailers of gRPC-Web.
+const ENDS: u64 = 64 << 10;
 
 struct Target {
     service: String,
@@ -79,7 +81,9 @@ impl Inner {
         } else {
             let counted = self.drain().calls.enter();
             let response = self.to(&target.service, parts, headers, message, visitor).await?;
-            protocol.relay(response, Box::pin(std::future::pending()), counted)
+            let response = protocol.relay(response, Box::pin(std::future::pending()), counted);
+            let limit = self.config.answer.saturating_add(ENDS);
+            self.unread.hand_over(response, &visitor.payer(), limit).await?
         };
         Ok(response)
     }

@@ -71,7 +71,9 @@ impl Inner {
         }
         let _counted = self.drain().calls.enter();
         let response = self.inward(&method.service, method, visitor.headers(), message, visitor).await?;
-        rest::answer(&self.contract, route, response, self.config.answer).await
+        let response = rest::answer(&self.contract, route, response, self.config.answer).await?;
+        // JSON is longer than the message it was made of, and that was no longer than it may be
+        Ok(self.unread.hand_over(response, &visitor.payer(), u64::MAX).await?)
     }
 
     /// A server stream in plain HTTP.
