@@ -21,7 +21,7 @@ use tracing::Span;
 use super::admission::Places;
 use super::deadline::Deadline;
 use super::drain::{Call, Drain};
-use crate::Context;
+use crate::{Claims, Context, Verifier, token};
 
 /// Measures one call and words its internal errors.
 pub(super) struct Meter {
@@ -116,13 +116,27 @@ pub(super) enum Early {
     Deadline,
     /// The server stops.
     Drain,
+    /// The caller's session was ended.
+    Revoked,
 }
 
 impl Early {
-    pub(super) fn wait(deadline: Deadline, drain: &Drain) -> BoxFuture<'static, Early> {
+    /// `user` is whose stream it is, and who knows of revocations.
+    pub(super) fn wait(
+        deadline: Deadline,
+        drain: &Drain,
+        user: Option<(Verifier, Arc<Claims>)>,
+    ) -> BoxFuture<'static, Early> {
         let ending = drain.ending.clone();
+        let revoked = async move {
+            match user {
+                Some((verifier, claims)) => verifier.until_revoked(&claims).await,
+                None => std::future::pending().await,
+            }
+        };
         Box::pin(async move {
             tokio::select! {
+                () = revoked => Early::Revoked,
                 () = ending.requested() => Early::Drain,
                 () = sleep_until(deadline.end) => if deadline.clean { Early::Age } else { Early::Deadline },
             }
@@ -135,6 +149,7 @@ impl Early {
             Early::Age => None,
             Early::Deadline => Some(late()),
             Early::Drain => Some(draining()),
+            Early::Revoked => Some(token::revoked()),
         }
     }
 }

@@ -32,7 +32,7 @@ use super::answer::{self, Early, Ends, Meter};
 use super::deadline::Deadline;
 use super::drain::Drain;
 use super::{authorize, whence};
-use crate::{Context, Mesh, ServerLimits};
+use crate::{Claims, Context, Mesh, ServerLimits};
 
 /// How long a handler that changes something may go on after its caller gave up, so that its transaction ends by itself.
 const OVERRUN: Duration = Duration::from_secs(10);
@@ -160,6 +160,7 @@ struct Admitted {
     places: Option<Places>,
     deadline: Deadline,
     caller: Caller,
+    user: Option<Arc<Claims>>,
     context: Context,
 }
 
@@ -185,11 +186,11 @@ impl Inner {
         let context = Context {
             deadline: Some(deadline.seen),
             traceparent: traceparent.clone(),
-            authorization: user.and_then(|_| text("authorization")),
+            authorization: user.as_ref().and_then(|_| text("authorization")),
             request_id: text("x-request-id").filter(|id| id.len() <= LONGEST_ID).unwrap_or_default(),
         };
         let caller = Caller { principal, scope, peer: peer.map(|peer| peer.service), traceparent };
-        Ok(Admitted { places, deadline, caller, context })
+        Ok(Admitted { places, deadline, caller, user, context })
     }
 
     fn revocations_are_fresh(&self) -> Result<()> {
@@ -203,12 +204,13 @@ impl Inner {
     }
 
     async fn run(&self, target: &Target, call: Admitted, mut request: Request<Body>, meter: Meter) -> Response<Body> {
-        let Admitted { places, deadline, caller, context } = call;
+        let Admitted { places, deadline, caller, user, context } = call;
+        let user = user.map(|user| (self.mesh.verifier().clone(), user));
         request.extensions_mut().insert(caller);
         let counted = if target.stream { self.drain.streams.enter() } else { self.drain.calls.enter() };
         let open = target.stream.then(|| self.open.hold());
         let context = Arc::new(context);
-        let early = target.stream.then(|| Early::wait(deadline, &self.drain));
+        let early = target.stream.then(|| Early::wait(deadline, &self.drain, user.clone()));
         let mut handler = self.spawn(target, request, deadline, &context, (places, counted, open));
         let done = async { (&mut handler.task).await };
         let outside = async {
@@ -227,7 +229,7 @@ impl Inner {
         };
         match ended {
             Ok(Ok(Some((response, held)))) => {
-                let early = target.server_stream.then(|| Early::wait(deadline, &self.drain));
+                let early = target.server_stream.then(|| Early::wait(deadline, &self.drain, user));
                 meter.pass(response, Ends { context, early, _held: held })
             }
             Ok(Ok(None)) => meter.refuse(answer::late()),

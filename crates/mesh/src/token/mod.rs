@@ -6,4 +6,5 @@ mod verifier;
 
 pub use claims::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE};
 pub(crate) use follow::follow;
+pub(crate) use verifier::revoked;
 pub use verifier::{Jwk, Revocation, Subject, Verifier};

@@ -9,6 +9,7 @@ use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::{Clock, Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE};
 
@@ -84,6 +85,14 @@ struct State {
     own: bool,
 }
 
+impl State {
+    fn revokes(&self, claims: &Claims) -> bool {
+        let subjects = || [Subject::Session(claims.sid.clone()), Subject::User(claims.sub.clone())];
+        let revoked = |subject: &Subject| self.revocations.get(subject).is_some_and(|(at, _)| claims.iat <= *at);
+        !self.revocations.is_empty() && subjects().iter().any(revoked)
+    }
+}
+
 struct Verified {
     claims: Arc<Claims>,
     kid: String,
@@ -97,13 +106,15 @@ struct Inner {
     clock: Clock,
     state: ArcSwap<State>,
     verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
+    /// Changes with every revocation.
+    revoked: watch::Sender<()>,
 }
 
 impl Verifier {
     /// A verifier without keys: until it is given some, a token is answered with UNAVAILABLE.
     pub fn new(clock: Clock) -> Self {
         let verified = moka::sync::Cache::new(CACHED);
-        Self(Arc::new(Inner { clock, state: ArcSwap::default(), verified }))
+        Self(Arc::new(Inner { clock, state: ArcSwap::default(), verified, revoked: watch::Sender::default() }))
     }
 
     /// Replaces the keys. One that cannot be used is left out and named in the log.
@@ -124,6 +135,7 @@ impl Verifier {
             let entry = state.revocations.entry(subject.clone()).or_insert((i64::MIN, i64::MIN));
             *entry = (entry.0.max(revoked_at), entry.1.max(expires_at));
         });
+        self.0.revoked.send_replace(());
     }
 
     /// Says that this service makes keys and revocations itself, so that they are never too old to act on.
@@ -168,12 +180,20 @@ impl Verifier {
         if claims.iat > now + LEEWAY {
             return Err(refuse("TOKEN_INVALID", "the token is from the future"));
         }
-        let subjects = [Subject::Session(claims.sid.clone()), Subject::User(claims.sub.clone())];
-        let revoked = |subject| state.revocations.get(subject).is_some_and(|(at, _)| claims.iat <= *at);
-        if !state.revocations.is_empty() && subjects.iter().any(revoked) {
-            return Err(refuse("TOKEN_REVOKED", "the session was ended; log in again"));
+        if state.revokes(claims) {
+            return Err(revoked());
         }
         Ok(Arc::clone(claims))
+    }
+
+    /// Waits until a token that was verified before is revoked: what was begun with it must end.
+    pub(crate) async fn until_revoked(&self, claims: &Claims) {
+        let mut changes = self.0.revoked.subscribe();
+        while !self.0.state.load().revokes(claims) {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// A copy of everything known, for the disk.
@@ -214,6 +234,11 @@ impl std::fmt::Debug for Verifier {
         let state = self.0.state.load();
         write!(f, "Verifier({} keys, {} revocations)", state.keys.len(), state.revocations.len())
     }
+}
+
+/// The failure of a call, or of a stream under way, of somebody whose session was ended.
+pub(crate) fn revoked() -> Error {
+    refuse("TOKEN_REVOKED", "the session was ended; log in again")
 }
 
 fn usable(key: &Jwk) -> Option<(Algorithm, DecodingKey)> {

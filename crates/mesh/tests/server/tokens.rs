@@ -206,6 +206,33 @@ async fn a_revoked_token_is_refused_also_where_it_was_verified_before() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_when_its_users_session_is_ended() {
+    let world = World::start().await;
+    let signer = Signer::es256("k1");
+    world.mesh.verifier().update_keys([signer.public()]);
+    let claims = claims(Role::Viewer);
+    let issued = claims["iat"].as_i64().expect("a number");
+    let token = signer.sign(&signer.header(), &claims);
+    let mut client = world.devices("edge");
+    let stream = client.watch_devices(bearing(watch("on"), &token)).await.expect("a stream").into_inner();
+    let reading = tokio::spawn(whole(stream));
+    let revoke = |session: &str| Revocation {
+        subject: Subject::Session(session.into()),
+        revoked_at: issued,
+        expires_at: issued + 600,
+    };
+    world.mesh.verifier().revoke(revoke("another"));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!reading.is_finished(), "another was meant");
+    world.mesh.verifier().revoke(revoke("s1"));
+    let (seen, ended) =
+        tokio::time::timeout(Duration::from_secs(5), reading).await.expect("in time").expect("no panic");
+    let error = sensormesh_types::Error::from(ended.expect_err("not a clean end"));
+    assert_eq!((error.code(), error.reason()), (sensormesh_types::Code::Unauthenticated, "TOKEN_REVOKED"));
+    assert!(seen > 0);
+}
+
+#[tokio::test]
 async fn a_key_that_was_taken_back_verifies_nothing_any_more() {
     let world = World::start().await;
     let (old, new) = (Signer::es256("old"), Signer::es256("new"));
