@@ -99,6 +99,12 @@ fn postgres_error(code: &str, constraint: &str, error: sqlx::Error) -> (Error, S
                 .caused_by(error),
             Severity::Statement,
         ),
+        // PostgreSQL keeps no text with a zero in it; SQLite does
+        "22021" => (
+            Error::new(Code::Invalid, "TEXT_NOT_STORABLE", "a text holds a character that cannot be stored")
+                .caused_by(error),
+            Severity::Statement,
+        ),
         "55P03" => (busy(error), Severity::Statement),
         "57014" => (
             Error::unavailable("STATEMENT_TIMEOUT", "the database took too long", Duration::from_secs(1))

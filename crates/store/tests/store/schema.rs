@@ -46,6 +46,18 @@ async fn values_come_back_as_they_went_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_zero_in_a_text_is_kept_or_is_the_callers_mistake() {
+    for place in places() {
+        let store = place.open().await;
+        let mut tx = store.tx(&Scope::tenant_of("a")).await.expect("tx");
+        let insert = tx.query("INSERT INTO thing (tenant, id, n) VALUES ($1, $2, 1)").bind("a").bind("x\0y");
+        if let Err(error) = insert.execute().await {
+            assert_eq!((error.code(), error.reason()), (Code::Invalid, "TEXT_NOT_STORABLE"), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_transaction_is_undone_and_the_writer_is_free() {
     for place in places() {
         let store = place.open().await;
