@@ -10,7 +10,7 @@ use sensormesh_types::{Code, Error, Result, Scope, random};
 use tokio::time::{Instant, sleep};
 
 use crate::follow::{Incoming, Projection};
-use crate::{Store, Tx};
+use crate::{Read, Store, Tx};
 
 /// A bookmark alone is written down at most this often, so that a quiet consumer keeps its place in a busy log.
 const BOOKMARK: Duration = Duration::from_secs(60);
@@ -74,13 +74,21 @@ impl<T> Batch<T> {
 }
 
 /// A consumer and its place in the other side's log.
-pub(crate) struct Consumer<P> {
+pub(crate) struct Consumer<P: Projection> {
     store: Store,
     name: &'static str,
     projection: P,
     cursor: Option<String>,
     /// When the cursor was written down, and which.
     stored: (Instant, Option<String>),
+    in_doubt: Option<Doubt<P::Message>>,
+}
+
+/// A commit that failed: whether it took effect is only known by looking.
+struct Doubt<T> {
+    reset: bool,
+    messages: Vec<T>,
+    cursor: String,
 }
 
 impl<P: Projection> Consumer<P> {
@@ -89,10 +97,26 @@ impl<P: Projection> Consumer<P> {
         let count = "SELECT COUNT(*) AS n FROM dead_letter WHERE consumer = $1";
         let letters = read.query(count).bind(name).fetch_one().await?.get::<u64>("n")?;
         store.note_consumer(name, |state| state.dead_letters = letters);
-        let row = read.query("SELECT cursor FROM consumer WHERE name = $1").bind(name).fetch_optional().await?;
-        let cursor: Option<String> = row.map(|row| row.get("cursor")).transpose()?;
+        let cursor = stored_cursor(&mut read, name).await?;
         let stored = (Instant::now(), cursor.clone());
-        Ok(Self { store: store.clone(), name, projection, cursor, stored })
+        Ok(Self { store: store.clone(), name, projection, cursor, stored, in_doubt: None })
+    }
+
+    /// Looks whether a commit whose end nobody saw took effect, so that it does not happen twice.
+    pub(crate) async fn recall(&mut self) -> Result<()> {
+        let Some(doubt) = &self.in_doubt else { return Ok(()) };
+        // with the connection that writes, so that a commit still on its way is seen
+        let mut tx = self.store.tx(&Scope::system()).await?;
+        let stored = stored_cursor(&mut tx, self.name).await?;
+        if stored.as_ref() == Some(&doubt.cursor) {
+            if doubt.reset || !doubt.messages.is_empty() {
+                self.projection.applied(doubt.reset, &doubt.messages);
+            }
+            self.cursor.clone_from(&stored);
+            self.stored = (Instant::now(), stored);
+        }
+        self.in_doubt = None;
+        Ok(())
     }
 
     pub(crate) async fn open(&self) -> Result<BoxStream<'static, Result<Incoming<P::Message>>>> {
@@ -226,7 +250,10 @@ impl<P: Projection> Consumer<P> {
         .bind(now)
         .execute()
         .await?;
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await {
+            self.in_doubt = Some(Doubt { reset, messages: messages.to_vec(), cursor: cursor.to_owned() });
+            return Err(error);
+        }
         if effect {
             self.projection.applied(reset, messages);
         }
@@ -264,6 +291,11 @@ impl<P: Projection> Consumer<P> {
     }
 }
 
+async fn stored_cursor(read: &mut Read, name: &str) -> Result<Option<String>> {
+    let row = read.query("SELECT cursor FROM consumer WHERE name = $1").bind(name).fetch_optional().await?;
+    row.map(|row| row.get("cursor")).transpose()
+}
+
 /// Whether trying again later may help, without a message being to blame.
 fn is_passing(error: &Error) -> bool {
     use Code::{Conflict, Corrupt, Exhausted, Timeout, Unavailable};
@@ -298,5 +330,48 @@ mod tests {
         assert!(batch.is_incomplete() && !batch.is_ready());
         batch.push(Incoming { cursor: "7".to_owned(), payload: None, size: 0 });
         assert!(!batch.is_incomplete() && batch.is_ready());
+    }
+
+    /// Counts what it is told to have applied.
+    #[derive(Default)]
+    struct Counted(std::sync::atomic::AtomicUsize);
+
+    impl Projection for Counted {
+        type Message = i64;
+
+        async fn open(&self, _: Option<String>) -> Result<BoxStream<'static, Result<Incoming<i64>>>> {
+            Err(Error::internal("nothing to follow"))
+        }
+
+        async fn apply(&self, _: &mut Tx, _: bool, _: &[i64]) -> Result<()> {
+            Ok(())
+        }
+
+        fn applied(&self, _: bool, messages: &[i64]) {
+            self.0.fetch_add(messages.len(), std::sync::atomic::Ordering::Relaxed);
+        }
+
+        fn letter(&self, _: &i64) -> Vec<u8> {
+            Vec::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_whose_end_nobody_saw_is_not_done_again() {
+        let temporary = Store::open_temp("things", &[], sensormesh_types::Clock::fixed(0)).await.expect("store");
+        let mut consumer = Consumer::load(&temporary.store, "numbers", Counted::default()).await.expect("consumer");
+        consumer.commit(false, &[1], &[], "1").await.expect("committed");
+        let lost = |cursor: &str| Some(Doubt { reset: false, messages: vec![2, 3], cursor: cursor.to_owned() });
+        consumer.in_doubt = lost("3");
+        consumer.recall().await.expect("looked up");
+        assert_eq!(consumer.cursor.as_deref(), Some("1"), "it took no effect");
+        let sql = "UPDATE consumer SET cursor = '3' WHERE name = 'numbers'";
+        let mut tx = temporary.store.tx(&Scope::system()).await.expect("tx");
+        tx.query(sql).execute().await.expect("as the lost commit did");
+        tx.commit().await.expect("commit");
+        consumer.in_doubt = lost("3");
+        consumer.recall().await.expect("looked up");
+        assert_eq!(consumer.cursor.as_deref(), Some("3"), "it took effect");
+        assert_eq!(consumer.projection.0.load(std::sync::atomic::Ordering::Relaxed), 3);
     }
 }

@@ -82,7 +82,10 @@ impl Store {
         let mut pause = FIRST_PAUSE;
         loop {
             let started = Instant::now();
-            let ended = follow_once(&mut consumer).await;
+            let ended = match consumer.recall().await {
+                Ok(()) => follow_once(&mut consumer).await,
+                Err(error) => Err(error),
+            };
             let error = match ended {
                 Ok(()) => None,
                 Err(error) if refuses_cursor(&error) => {

@@ -206,9 +206,11 @@ impl<T> Watch<T> {
         }
         let mut read = self.store.read(&self.request.scope).await?;
         let entries = log::page(&mut read, self.seen, PAGE_BYTES).await?;
-        if entries.first().is_some_and(|first| first.seq != self.seen + 1) {
+        if entries.first().is_none_or(|first| first.seq != self.seen + 1) {
             let trimmed = log::head(&mut read).await?.trimmed;
-            return Err(self.cursors.out_of_range("the log was cut while it was read", &[(0, trimmed)]));
+            if trimmed > self.seen {
+                return Err(self.cursors.out_of_range("the log was cut while it was read", &[(0, trimmed)]));
+            }
         }
         let caught_up = entries.is_empty();
         entries.into_iter().for_each(|entry| self.take(Arc::new(entry)));

@@ -64,6 +64,31 @@ async fn a_snapshot_and_what_follows_leave_nothing_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_whole_rest_was_cut_learns_it_without_a_new_entry() {
+    for mut place in places() {
+        place.config.log_max_bytes = 0;
+        let store = place.open().await;
+        append(&store, "default", "1").await;
+        let mut stream = store.watch(WatchRequest::new(store.cursor_at(1), Scope::tenant_of("default")), nothing);
+        assert!(matches!(next(&mut stream).await.kind, EventKind::Bookmark { live: true, .. }));
+        // another program, so that nothing of it is in this one's memory
+        let other = place.open().await;
+        append(&other, "default", "2").await;
+        append(&other, "default", "3").await;
+        other.remove_old().await.expect("removed");
+        let ended = tokio::time::timeout(Duration::from_secs(15), async {
+            loop {
+                match stream.next().await.expect("not a clean end") {
+                    Ok(event) => assert!(matches!(event.kind, EventKind::Bookmark { .. }), "{event:?}"),
+                    Err(error) => return error,
+                }
+            }
+        });
+        assert_eq!(ended.await.expect("in time").code(), Code::Gone);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_watch_sees_every_entry_once_while_others_write() {
     for place in places() {
         let store = place.open().await;
