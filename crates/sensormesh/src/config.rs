@@ -15,7 +15,8 @@ use crate::cli::{Common, Settings};
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 /// The file that is read from the data directory where none is named.
 pub const FILE_NAME: &str = "sensormesh.toml";
-const ENV_PREFIX: &str = "SENSORMESH_";
+/// How the variables begin that name a key.
+pub const ENV_PREFIX: &str = "SENSORMESH_";
 /// Variables with our prefix that are not configuration.
 const NOT_KEYS: [&str; 4] =
     ["SENSORMESH_CONFIG", "SENSORMESH_DATA_DIR", "SENSORMESH_TOKEN", "SENSORMESH_TEST_POSTGRES_URL"];
@@ -224,7 +225,8 @@ pub fn show(config: &Config) -> Result<String> {
 /// The same as environment variables, commented out.
 pub fn show_env(config: &Config) -> Result<String> {
     let table = Table::try_from(config)?;
-    let head = "# Made by `sensormesh config show --env`: every setting as an environment variable, with its default.\n#\n";
+    let head =
+        "# Made by `sensormesh config show --env`: every setting as an environment variable, with its default.\n#\n";
     let text = annotate(&table, |path, key, value| {
         let name: Vec<String> = path.iter().map(|p| (*p).to_uppercase()).chain([key.to_uppercase()]).collect();
         let plain = value.trim_matches('"').replace(['[', ']', '"'], "");

@@ -1,24 +1,29 @@
 //! Services running in this process.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use sensormesh_mesh::{Listeners, LocalRegistry, Mesh, Shutdown};
 use sensormesh_types::Clock;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::services::{self, Entry};
 
 /// What runs, until it is stopped.
 pub struct Running {
-    shutdown: Shutdown,
-    services: Vec<sensormesh_mesh::Running>,
+    services: Vec<(Shutdown, sensormesh_mesh::Running)>,
 }
+
+/// How long the last service, the edge, may go on alone when everything stops.
+const LEAD: Duration = Duration::from_secs(1);
 
 /// Starts the services in the order given and serves each as soon as it has started.
 pub async fn start(config: &Config, entries: &[&'static Entry]) -> Result<Running> {
     let registry = LocalRegistry::new();
     let mesh_config = services::mesh_config(config);
-    let mut running = Running { shutdown: Shutdown::new(), services: Vec::new() };
+    let mut running = Running { services: Vec::new() };
     for entry in entries {
         let mesh = Mesh::beside(&registry, mesh_config.clone(), entry.name, Clock::system())
             .with_context(|| format!("cannot join the mesh as {}", entry.name))?;
@@ -28,8 +33,9 @@ pub async fn start(config: &Config, entries: &[&'static Entry]) -> Result<Runnin
             grpc: if entry.name == services::EDGE { None } else { Some(bind(config, entry.port(config)).await?) },
             operations: Some(bind(config, entry.operations_port(config)).await?),
         };
-        let served = sensormesh_mesh::serve(service, &mesh, listeners, running.shutdown.child()).await;
-        running.services.push(served.with_context(|| format!("cannot serve {}", entry.name))?);
+        let shutdown = Shutdown::new();
+        let served = sensormesh_mesh::serve(service, &mesh, listeners, shutdown.clone()).await;
+        running.services.push((shutdown, served.with_context(|| format!("cannot serve {}", entry.name))?));
     }
     Ok(running)
 }
@@ -42,9 +48,16 @@ async fn bind(config: &Config, port: u16) -> Result<TcpListener> {
 
 impl Running {
     /// Stops everything, the edge first, so that no caller finds a service gone that it was led to.
-    pub async fn stop(self) {
-        self.shutdown.request();
-        for service in self.services.into_iter().rev() {
+    pub async fn stop(mut self) {
+        let Some((shutdown, last)) = self.services.pop() else { return };
+        shutdown.request();
+        let mut last = std::pin::pin!(last.stopped());
+        let stopped = timeout(LEAD, &mut last).await.is_ok();
+        self.services.iter().for_each(|(shutdown, _)| shutdown.request());
+        if !stopped {
+            last.await;
+        }
+        for (_, service) in self.services.into_iter().rev() {
             service.stopped().await;
         }
     }

@@ -9,7 +9,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::config::Config;
+use crate::config::{Config, ENV_PREFIX};
 use crate::services::{self, Entry};
 
 /// The first pause before a restart; doubled each time, up to [`LONGEST_PAUSE`].
@@ -117,18 +117,24 @@ impl Watch {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args(["serve", self.entry.name, "--supervised", "--config"])
             .arg(&self.file)
             .arg("--data-dir")
-            .arg(&self.data_dir)
-            .env_remove("DATABASE_URL")
-            .env_remove("DATABASE_URL_FILE")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
+            .arg(&self.data_dir);
+        // they are in the file already, behind the flags; here they would go before it
+        for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_setting(name))
+        {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::inherit()).kill_on_drop(true).spawn()
     }
+}
+
+/// Whether a variable of the environment says something about the configuration.
+fn is_setting(name: &str) -> bool {
+    name.starts_with(ENV_PREFIX) || matches!(name, "DATABASE_URL" | "DATABASE_URL_FILE" | "LOG_LEVEL")
 }
 
 /// Closing its standard input tells the process to drain.
@@ -179,6 +185,21 @@ async fn healthy(config: &Config, entries: &[&Entry]) {
                 break;
             }
             sleep(Duration::from_millis(25)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_environment_says_of_the_configuration_is_not_said_twice() {
+        for name in ["SENSORMESH_PORT_BASE", "SENSORMESH_EDGE__LISTEN", "DATABASE_URL", "LOG_LEVEL"] {
+            assert!(is_setting(name), "{name}");
+        }
+        for name in ["PATH", "HOME", "TZ", "SSL_CERT_FILE"] {
+            assert!(!is_setting(name), "{name}");
         }
     }
 }

@@ -34,6 +34,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         supervisor.stop().await;
     } else {
         let entries: Vec<&Entry> = services::ALL.iter().collect();
+        let _locks = lock(&config, &entries)?;
         let running = running::start(&config, &entries).await?;
         welcome(&config)?;
         told_to_stop().await?;
@@ -49,11 +50,7 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let config = Config::load(&args.common)?.with(&args.settings)?;
     let entries: Vec<&Entry> = args.services.iter().map(|name| entry(name)).collect::<Result<_>>()?;
     data_dir::create(&config.data_dir)?;
-    let mut locks = Vec::new();
-    for entry in &entries {
-        // A predecessor that was told to stop drains first.
-        locks.push(data_dir::lock(&config.data_dir, entry.name, Duration::from_secs(30))?);
-    }
+    let locks = lock(&config, &entries)?;
     let mut log = config.log.clone();
     if let [entry] = entries.as_slice() {
         entry.name.clone_into(&mut log.service_name);
@@ -73,6 +70,12 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     log.shutdown();
     drop(locks);
     Ok(())
+}
+
+/// Takes the services' files for this process. A predecessor that was told to stop drains first.
+fn lock(config: &Config, entries: &[&Entry]) -> Result<Vec<data_dir::Lock>> {
+    let lock = |entry: &&Entry| data_dir::lock(&config.data_dir, entry.name, Duration::from_secs(30));
+    entries.iter().map(lock).collect()
 }
 
 fn entry(name: &str) -> Result<&'static Entry> {

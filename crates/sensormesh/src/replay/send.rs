@@ -80,16 +80,24 @@ pub async fn send(
     let mut pace = Pace { speed, start: None };
     let mut waiting: Vec<Reading> = Vec::with_capacity(BATCH);
     let mut sent = 0;
+    let mut order = Order::default();
     let mut rows = recording.rows()?.peekable();
     while let Some(row) = rows.next() {
         let row = row?;
         pace.wait(row.time).await;
+        order.note(row.time);
         read(&row, &sensors, &mut waiting, &mut summary);
         // At full speed a request is sent when it is full; at a pace, with every row.
         while waiting.len() >= BATCH || (!waiting.is_empty() && (speed != Speed::Max || rows.peek().is_none())) {
             let readings: Vec<Reading> = waiting.drain(..waiting.len().min(BATCH)).collect();
             let request = IngestReadingsRequest { readings, batch_id: format!("{run}-{sent}"), backfill };
             sent += 1;
+            // of two values for one time the later one in the file holds: it must not overtake the other
+            if order.repeats(waiting.is_empty()) {
+                while let Some(part) = in_flight.next().await {
+                    summary.add(part?);
+                }
+            }
             in_flight.push(deliver(client.clone(), request));
             while in_flight.len() >= IN_FLIGHT
                 && let Some(part) = in_flight.next().await
@@ -171,6 +179,27 @@ fn all_refused(request: &IngestReadingsRequest, error: &Error) -> Summary {
     summary
 }
 
+/// Whether rows come in the order of their times, each later than all before.
+#[derive(Default)]
+struct Order {
+    newest: Option<i64>,
+    repeats: bool,
+}
+
+impl Order {
+    fn note(&mut self, time: Option<i64>) {
+        self.repeats |= time.is_some() && time <= self.newest;
+        self.newest = self.newest.max(time);
+    }
+
+    /// Whether a row of this request may have the time of one before; `whole` = nothing of its rows is left for the next.
+    fn repeats(&mut self, whole: bool) -> bool {
+        let repeats = self.repeats;
+        self.repeats &= !whole;
+        repeats
+    }
+}
+
 /// Holds rows back until they are due.
 struct Pace {
     speed: Speed,
@@ -199,6 +228,22 @@ mod tests {
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0].sensor_id, "d.a");
         assert_eq!((summary.missing, summary.refused["not a number"]), (1, 1));
+    }
+
+    #[test]
+    fn a_time_that_was_there_before_is_noticed_once() {
+        let mut order = Order::default();
+        for time in [Some(1), None, Some(2)] {
+            order.note(time);
+        }
+        assert!(!order.repeats(true));
+        for time in [Some(2), Some(3)] {
+            order.note(time);
+        }
+        assert!(order.repeats(false), "a part of its row is still to be sent");
+        assert!(order.repeats(true) && !order.repeats(true));
+        order.note(Some(1));
+        assert!(order.repeats(true));
     }
 
     #[tokio::test(start_paused = true)]
