@@ -1,0 +1,84 @@
+"""What the edge adds to a call, beside Envoy doing the same: JSON to gRPC, token, rate limit, log, mutual TLS."""
+
+import contextlib
+import statistics
+
+from . import peers
+from .system import System, cpu_seconds, memory
+from .table import Row, spread
+
+CONCURRENCY = (1, 32)
+KINDS = {
+    # what wrk sends, the same call of the load program, how the table names it
+    "post": ("unary", "POST of one reading, fsync"),
+    "latest": ("latest", "GET of one latest reading"),
+}
+
+
+def hop(rounds: int, seconds: float) -> list[Row]:
+    if not peers.wrk():
+        return []
+    program = peers.envoy_program()
+    rows = []
+    with contextlib.ExitStack() as stack:
+        system = stack.enter_context(System("--split", "--no-host-sensors"))
+        system.start()
+        token = system.token()
+        hops = {"edge": (system.port, system.service_pid("edge"))}
+        if program:
+            envoy = stack.enter_context(peers.Envoy(program, system))
+            hops["envoy"] = (envoy.port, envoy.process.pid)
+        system.load("unary", "telemetry", 0.5, 32)
+        for port, _ in hops.values():
+            for kind in KINDS:
+                peers.ask(port, token, kind, 32, 0.5)
+        for kind, (direct, name) in KINDS.items():
+            for concurrency in CONCURRENCY:
+                found = [measure(system, hops, direct, kind, concurrency, seconds) for _ in range(rounds)]
+                rows += compare(f"{name}, c={concurrency}", concurrency, found)
+        for who, (_, pid) in hops.items():
+            held = memory(pid)
+            rows.append(Row(f"memory of {who} after that", f"{held['rss']:.1f} MiB", detail=held))
+    return rows
+
+
+def measure(system: System, hops: dict, direct: str, kind: str, concurrency: int, seconds: float) -> dict:
+    """One round: straight to the service, then through each hop. A token lives longer than all rounds of one kind."""
+    token = system.token()
+    round = {"direct": system.load(direct, "telemetry", seconds, concurrency)}
+    for who, (port, pid) in hops.items():
+        before = cpu_seconds(pid)
+        answer = peers.ask(port, token, kind, concurrency, seconds)
+        answer["cpu_us"] = (cpu_seconds(pid) - before) * 1e6 / answer["requests"]
+        answer["per_second"] = answer["requests"] / answer["seconds"]
+        answer["added_us"] = answer["p50_us"] - round["direct"]["p50_us"]
+        round[who] = answer
+    return round
+
+
+def compare(name: str, concurrency: int, found: list[dict]) -> list[Row]:
+    def of(who: str, what: str) -> list[float]:
+        return [round[who][what] for round in found if who in round]
+
+    def ratios(what: str) -> list[float]:
+        return [r["edge"][what] / r["envoy"][what] for r in found if r.get("envoy", {}).get(what, 0) > 0]
+
+    def text(who: str, what: str, unit: str) -> str:
+        return f"{spread(of(who, what), '{:.0f}')} {unit}" if of(who, what) else ""
+
+    def row(measure: str, what: str, unit: str, **limits) -> Row:
+        return Row(f"{name}: {measure}", text("edge", what, unit), text("envoy", what, unit), ratios(what), **limits)
+
+    rows = []
+    if concurrency == 1:
+        rows.append(row("added p50", "added_us", "µs", must=0.7, aim=0.45))
+    else:
+        rows.append(row("requests", "per_second", "/s", must=2, aim=3, sense="least"))
+    rows.append(row("p99", "p99_us", "µs"))
+    rows.append(row("CPU of the hop", "cpu_us", "µs"))
+    direct = [round["direct"] for round in found]
+    middle = statistics.median(d["p50_us"] for d in direct)
+    rate = statistics.median(d["per_second"] for d in direct)
+    rows.append(Row(f"{name}: straight to the service", f"p50 {middle:.0f} µs, {rate:.0f} /s"))
+    rows[0].detail = {"rounds": found}
+    return rows

