@@ -122,6 +122,10 @@ impl FromStr for TraceParent {
 /// `package.Service/Method`.
 pub fn server_span(service: &'static str, method: &str, parent: Option<TraceParent>) -> (Span, TraceParent) {
     let own = parent.map_or_else(TraceParent::generate, |p| p.child());
+    if !EXPORTED.load(Ordering::Relaxed) {
+        // for the log alone: every field is written out when the span begins
+        return (tracing::info_span!("call", service, rpc.method = method, trace_id = own.trace_id()), own);
+    }
     let span = tracing::info_span!(
         "call",
         service,
@@ -142,6 +146,9 @@ pub fn server_span(service: &'static str, method: &str, parent: Option<TracePare
 /// The route and the status are noted by [`record_http`] once they are known.
 pub fn http_span(service: &'static str, verb: &str, parent: Option<TraceParent>) -> (Span, TraceParent) {
     let own = parent.map_or_else(TraceParent::generate, |p| p.child());
+    if !EXPORTED.load(Ordering::Relaxed) {
+        return (tracing::info_span!("request", service, trace_id = own.trace_id()), own);
+    }
     let span = tracing::info_span!(
         "request",
         service,
@@ -159,7 +166,7 @@ pub fn http_span(service: &'static str, verb: &str, parent: Option<TraceParent>)
 
 /// Notes on the span of an HTTP request where it led and how it ended.
 pub fn record_http(span: &Span, verb: &str, route: &str, status: u16) {
-    if !span.is_disabled() {
+    if EXPORTED.load(Ordering::Relaxed) && !span.is_disabled() {
         span.record("otel.name", format!("{verb} {route}"));
         span.record("http.route", route);
         span.record("http.response.status_code", status);
@@ -187,11 +194,8 @@ pub fn client_span(service: &'static str, method: &str, parent: Option<TracePare
     (span, own)
 }
 
-/// Ties the span into the trace where spans are exported; the position it then has, else `own`.
+/// Ties the span into the trace; the position it then has, else `own`.
 fn link(span: &Span, parent: Option<TraceParent>, own: TraceParent) -> TraceParent {
-    if !EXPORTED.load(Ordering::Relaxed) {
-        return own;
-    }
     if let Some(parent) = parent {
         // fails only where the subscriber has no OpenTelemetry layer, and then there is no trace to join
         let _ = span.set_parent(parent.remote());
@@ -201,7 +205,7 @@ fn link(span: &Span, parent: Option<TraceParent>, own: TraceParent) -> TracePare
 
 /// Notes on a span how its call ended.
 pub fn record_status(span: &Span, code: i32) {
-    if !span.is_disabled() {
+    if EXPORTED.load(Ordering::Relaxed) && !span.is_disabled() {
         span.record("rpc.status_code", crate::metrics::code_name(code));
     }
 }

@@ -4,10 +4,8 @@ use rand::Rng as _;
 
 /// A new time-ordered id (UUID version 7, RFC 9562) for the moment `micros` since the Unix epoch.
 pub fn id(micros: i64) -> String {
-    let seconds = u64::try_from(micros.div_euclid(1_000_000)).unwrap_or(0);
-    let nanos = u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
-    let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
-    uuid::Uuid::new_v7(timestamp).simple().to_string()
+    let millis = u64::try_from(micros.div_euclid(1000)).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes()).into_uuid().simple().to_string()
 }
 
 /// Bytes nobody can guess.

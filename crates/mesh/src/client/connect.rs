@@ -6,22 +6,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
-use tonic::body::Body;
 
 use super::Resilience;
 use super::resolve::Address;
+use super::wire::{Sender, watch_over};
 use crate::Identity;
 use crate::tls::Credentials;
 
-/// What calls are sent through. Cheap to clone; all clones share the connection.
-pub(crate) type Sender = http2::SendRequest<Body>;
+/// Bytes of all headers of an answer.
+const HEADER_LIST: u32 = 16 << 10;
+/// Streams at once until the peer has said how many it takes.
+const FIRST_STREAMS: usize = 100;
+/// Bytes of one stream that wait to be sent.
+const SEND_BUFFER: usize = 1 << 20;
 
 /// Why a connection did not come about. Nothing was sent over it.
 #[derive(Clone, Debug)]
@@ -91,35 +93,45 @@ impl Connector {
         let (spoken, first_byte) = oneshot::channel();
         let stream = FirstByte { stream, spoken: Some(spoken) };
         let window = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).min((1 << 31) - 1);
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.rules.keepalive_interval)
-            .keep_alive_timeout(self.rules.keepalive_timeout)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(window(self.rules.stream_window))
+        let (sender, mut connection) = h2::client::Builder::new()
+            .initial_window_size(window(self.rules.stream_window))
             .initial_connection_window_size(window(self.rules.connection_window))
+            .initial_max_send_streams(FIRST_STREAMS)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(HEADER_LIST)
+            .enable_push(false)
             // dropped streams reset themselves; a limit here would kill the connection and every other stream on it
             .max_local_error_reset_streams(None)
-            .handshake::<_, Body>(TokioIo::new(stream))
+            .handshake(stream)
             .await
             .map_err(NotConnected::because)?;
+        let (interval, patience) = (self.rules.keepalive_interval, self.rules.keepalive_timeout);
         let (ended, end) = oneshot::channel();
         tokio::spawn(async move {
-            let result = connection.await;
+            let pings = connection.ping_pong();
+            let dead = async {
+                match pings {
+                    Some(pings) => watch_over(pings, interval, patience).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let result = tokio::select! {
+                result = &mut connection => result.map_err(NotConnected::because),
+                () = dead => Err(NotConnected::because(format_args!("no sign of life within {patience:?}"))),
+            };
+            // ends the streams that are left
+            drop(connection);
             if let Err(error) = &result {
-                tracing::debug!(%error, source = ?std::error::Error::source(error), "a connection ended");
+                tracing::debug!(%error, "a connection ended");
             }
             // nobody waits for it once the first byte has come
             let _ = ended.send(result);
         });
         tokio::select! {
             biased;
-            Ok(()) = first_byte => Ok(sender),
+            Ok(()) = first_byte => Ok(Sender(sender)),
             result = end => Err(match result {
-                Ok(Err(error)) => match std::error::Error::source(&error) {
-                    Some(source) => NotConnected::because(source),
-                    None => NotConnected::because(error),
-                },
+                Ok(Err(error)) => error,
                 _ => NotConnected::because("closed by the peer"),
             }),
         }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::Context;
 
 /// The header that carries the time left.
-pub(crate) const TIMEOUT: &str = "grpc-timeout";
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// What a call without a contract may take.
 const UNKNOWN: Duration = Duration::from_secs(10);

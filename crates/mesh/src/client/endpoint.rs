@@ -11,8 +11,9 @@ use sensormesh_types::random;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::connect::{Connector, NotConnected, Sender};
+use super::connect::{Connector, NotConnected};
 use super::resolve::Address;
+use super::wire::Sender;
 
 /// Connections for unary calls. The second is opened only when the first is busy.
 const CALL_CONNECTIONS: usize = 2;
@@ -182,8 +183,10 @@ impl Endpoint {
 async fn connection(endpoint: &Arc<Endpoint>, slot: &Arc<Slot>) -> Opened {
     let opening = {
         let mut state = slot.state.lock();
-        if let Some(open) = state.open.as_ref().filter(|open| !open.sender.is_closed()) {
-            return Ok(open.clone());
+        if let Some(mut open) = state.open.clone()
+            && !open.sender.is_closed()
+        {
+            return Ok(open);
         }
         state.open = None;
         match &state.opening {

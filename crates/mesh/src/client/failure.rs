@@ -46,24 +46,10 @@ pub(crate) fn late(upstream: &str) -> Error {
         .with("upstream", upstream)
 }
 
-/// Whether hyper failed because of the request's own body, which is the caller's failure, with its status.
-pub(crate) fn of_request(error: &hyper::Error) -> Option<Status> {
-    if !error.is_user() && !error.is_body_write_aborted() {
-        return None;
-    }
-    sources(error).find_map(|e| e.downcast_ref::<Status>()).cloned()
-}
-
 /// Whether the peer certainly did not process the call: it refused the stream, or went away before taking it.
-pub(crate) fn not_processed(error: &hyper::Error) -> bool {
-    sources(error).filter_map(|e| e.downcast_ref::<h2::Error>()).any(|e| {
-        e.reason() == Some(h2::Reason::REFUSED_STREAM) || (e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR))
-    })
-}
-
-/// Whether only the one stream was reset, and not the connection lost.
-pub(crate) fn is_of_stream(error: &hyper::Error) -> bool {
-    sources(error).filter_map(|e| e.downcast_ref::<h2::Error>()).any(h2::Error::is_reset)
+pub(crate) fn not_processed(error: &h2::Error) -> bool {
+    error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
 }
 
 /// Whether an UNAVAILABLE answer speaks of a service behind the one that was asked: then that one did its best, has
@@ -71,10 +57,6 @@ pub(crate) fn is_of_stream(error: &hyper::Error) -> bool {
 pub(crate) fn is_of_another(headers: &HeaderMap, upstream: &str) -> bool {
     let error = Status::from_header_map(headers).map(Error::from);
     error.is_some_and(|e| e.metadata("upstream").is_some_and(|named| named != upstream))
-}
-
-fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |e| (*e).source())
 }
 
 /// The status in an answer's headers or trailers, if it has one: the code, and for tonic's own timeout the right one.

@@ -21,6 +21,7 @@ mod resilience;
 mod resolve;
 mod retry;
 mod upstream;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use sensormesh_proto::Method;
 use sensormesh_types::Error;
@@ -18,6 +18,9 @@ use crate::Context;
 
 /// A request larger than this is sent once and never again.
 const REPEATABLE: usize = 4 << 20;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION")));
 
 /// The least time that a call must have had for its running out to say something about the upstream.
 const FAIR: Duration = Duration::from_secs(1);
@@ -76,18 +79,19 @@ impl Outgoing {
             if forward
                 && !headers.contains_key(header::AUTHORIZATION)
                 && let Some(token) = &context.authorization
-                && let Ok(mut token) = HeaderValue::from_str(token)
+                && let Ok(token) = HeaderValue::from_str(token)
             {
-                token.set_sensitive(true);
+                // Not marked as sensitive: the connection's header table then has it, and the calls of one user send it
+                // once. Whoever could guess at that table would have to guess a whole signature.
                 headers.insert(header::AUTHORIZATION, token);
             }
             if !context.request_id.is_empty()
                 && let Ok(id) = HeaderValue::from_str(&context.request_id)
             {
-                headers.insert("x-request-id", id);
+                headers.insert(REQUEST_ID, for_once(id));
             }
         }
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("sensormesh/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         if let Some(claim) = claim {
             headers.insert(crate::PEER_HEADER, claim.clone());
@@ -111,19 +115,30 @@ impl Outgoing {
         })
     }
 
+    /// The request to `uri` without its body.
+    pub(super) fn head(&self, uri: http::Uri) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
     /// The request to `uri`; `None` where its body is gone.
     pub(super) fn request(&mut self, uri: http::Uri) -> Option<Request<Body>> {
         let body = match &mut self.payload {
             Payload::Whole(bytes) => Body::new(Full::new(bytes.clone())),
             Payload::Open(body) => body.take()?,
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = http::Method::POST;
-        *request.version_mut() = http::Version::HTTP_2;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = self.headers.clone();
-        Some(request)
+        Some(self.head(uri).map(|()| body))
     }
+}
+
+/// A value that no other call has: kept out of the connection's header table, where it would push out what is of use.
+pub(super) fn for_once(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 impl Fault {

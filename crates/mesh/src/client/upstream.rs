@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use sensormesh_observability::metrics::{self, Side};
 use sensormesh_observability::trace;
@@ -20,10 +20,13 @@ use super::answer::{Answer, Call};
 use super::balance::Balancer;
 use super::breaker::Breaker;
 use super::endpoint::{Endpoint, Lease};
-use super::outgoing::{Fault, Outgoing, Payload};
+use super::outgoing::{Fault, Outgoing, Payload, for_once};
 use super::retry::{self, Budget, Pushback};
+use super::wire::Broken;
 use super::{Resilience, deadline, failure};
 use crate::{Context, LocalRegistry, Peer};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Everything between this service and one upstream. One for each pair; channels share it.
 pub(crate) struct Upstream {
@@ -70,7 +73,7 @@ impl Upstream {
             let mut outgoing =
                 Outgoing::of(&self.name, self.claim.as_ref(), request, method, context.as_ref(), forward).await?;
             if let Ok(position) = HeaderValue::try_from(position.to_string()) {
-                outgoing.headers.insert("traceparent", position);
+                outgoing.headers.insert(TRACEPARENT, for_once(position));
             }
             if !streams {
                 let room = Arc::clone(&self.room).try_acquire_owned();
@@ -186,7 +189,7 @@ impl Upstream {
         if left.is_zero() {
             return Err(Fault::of_request(failure::late(&self.name)));
         }
-        outgoing.headers.insert(deadline::TIMEOUT, deadline::header(left));
+        outgoing.headers.insert(deadline::TIMEOUT, for_once(deadline::header(left)));
         match self.local.get(&self.name) {
             Some(stack) => self.attempt_here(outgoing, stack).await.map(|response| (response, None)),
             None => self.attempt_there(outgoing, tried).await.map(|(response, lease)| (response, Some(lease))),
@@ -244,18 +247,28 @@ impl Upstream {
             .path_and_query(outgoing.path.clone())
             .build()
             .map_err(|e| Fault::of_request(Error::internal(e)))?;
-        let Some(request) = outgoing.request(uri) else {
+        if matches!(outgoing.payload, Payload::Open(None)) {
             return Err(Fault::of_request(failure::lost(&self.name, "the request cannot be sent twice")));
+        }
+        let sent = match connection.sender.send(outgoing.head(uri), &mut outgoing.payload) {
+            Ok(sent) => sent,
+            // a connection that went away politely between two calls is nobody's failure
+            Err(error) => {
+                connection.broken();
+                let error = failure::lost(&self.name, error).into();
+                return Err(Fault { error, unprocessed: true, blame: false, endpoint: Some(endpoint) });
+            }
         };
-        match timeout_at(outgoing.deadline, connection.sender.try_send_request(request)).await {
+        match timeout_at(outgoing.deadline, sent.answer()).await {
             Ok(Ok(response)) => {
                 connection.answered();
                 let (upstream, breaker) = (self.name.clone(), Arc::clone(&self.breaker));
-                let of_body = move |error: hyper::Error| {
-                    if let Some(status) = failure::of_request(&error) {
-                        return status;
-                    }
-                    if failure::is_of_stream(&error) {
+                let of_body = move |broken: Broken| {
+                    let error = match broken {
+                        Broken::Request(status) => return status,
+                        Broken::Wire(error) => error,
+                    };
+                    if error.is_reset() {
                         breaker.broke(Instant::now());
                     } else if connection.broken() {
                         breaker.broke(Instant::now());
@@ -265,23 +278,15 @@ impl Upstream {
                 };
                 Ok((response.map(|body| Body::new(body.map_err(of_body))), lease))
             }
-            Ok(Err(mut unsent)) => {
-                let back = unsent.take_message();
-                let error = unsent.into_error();
-                let of_stream = failure::is_of_stream(&error);
+            Ok(Err(Broken::Request(error))) => Err(Fault { error, unprocessed: false, blame: false, endpoint: None }),
+            Ok(Err(Broken::Wire(error))) => {
+                let of_stream = error.is_reset();
                 let first = of_stream || connection.broken();
-                let unprocessed = back.is_some() || failure::not_processed(&error);
+                let unprocessed = failure::not_processed(&error);
                 if first && !of_stream && !unprocessed {
                     endpoint.doubt();
                 }
-                if let (Some(request), Payload::Open(body)) = (back, &mut outgoing.payload) {
-                    *body = Some(request.into_body());
-                }
-                if let Some(status) = failure::of_request(&error) {
-                    return Err(Fault { error: status, unprocessed: false, blame: false, endpoint: None });
-                }
                 let error = failure::lost(&self.name, error).into();
-                // a connection that went away politely between two calls is nobody's failure
                 Err(Fault { error, unprocessed, blame: first && !unprocessed, endpoint: Some(endpoint) })
             }
             Err(_) => {

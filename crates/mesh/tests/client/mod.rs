@@ -4,4 +4,5 @@ mod calls;
 mod endpoints;
 mod fake;
 mod identity;
+mod requests;
 mod streams;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures::future::BoxFuture;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method as Verb, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, header};
 use sensormesh_mesh::server::Drain;
 use sensormesh_mesh::{Mesh, Shutdown};
 use sensormesh_observability::{metrics, trace};
@@ -186,19 +186,19 @@ impl Inner {
         let secure = self.config.is_tls();
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&visitor.request_id) {
-            headers.insert(REQUEST_ID, id);
+            headers.insert(const { HeaderName::from_static(REQUEST_ID) }, id);
         }
         if let Some(left) = &note.left {
             left.show(headers);
         }
-        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        headers.insert("referrer-policy", HeaderValue::from_static("no-referrer"));
-        if !headers.contains_key(http::header::CONTENT_SECURITY_POLICY) {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
             let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-            headers.insert(http::header::CONTENT_SECURITY_POLICY, nothing);
+            headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
         }
         if secure {
-            headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
         }
     }
 
