@@ -8,21 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from machine import ROOT, SKIPPED, node, run, say, skip
-
-BUF = "@bufbuild/buf@1.75.0"
+import dashboard
+from machine import SKIPPED, run, say
 
 
 def buf(*arguments: str) -> None:
-    if not node():
-        skip("buf", "needs Node.js and npm")
-        return
-    home = ROOT / "target/tools/buf"
-    program = home / "node_modules/.bin/buf"
-    if not program.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        run("npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", home, BUF)
-    run(program, *arguments)
+    if dashboard.install():
+        run(dashboard.HOME / "node_modules/.bin/buf", *arguments)
 
 
 def deny() -> None:
