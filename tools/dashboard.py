@@ -19,7 +19,7 @@ def install() -> bool:
     stamp = HOME / "node_modules/.package-lock.json"
     lock = HOME / "package-lock.json"
     if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
-        # Not `npm ci`: it wants every platform's optional packages, which not every registry mirror has.
+        # Not `npm ci`: it fails where one optional package of another platform cannot be found.
         run("npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", cwd=HOME)
         stamp.touch()
     return True
