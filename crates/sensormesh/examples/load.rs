@@ -1,8 +1,8 @@
 //! Load for `make bench`, over mutual TLS with the operator's certificate:
 //!
 //! `load ingest ADDR PKI SECONDS RUN` sends 1,000-reading batches in columns, 64 in flight, and prints readings acknowledged
-//! per second; each run of a number has an hour of its own. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading a call, `load latest …` asks for one sensor's latest
-//! reading; they print calls per second and latencies in microseconds. All print one line of JSON.
+//! per second; each run of a number has an hour of its own. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading
+//! a call, `load again …` sends one that is there already, `load latest …` asks for one sensor's latest reading; they print calls per second and latencies in microseconds. All print one line of JSON.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const HOUR: i64 = 3_600_000_000_000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    let usage = "load ingest|unary|latest ADDR PKI SECONDS RUN|CONCURRENCY";
+    let usage = "load ingest|unary|again|latest ADDR PKI SECONDS RUN|CONCURRENCY";
     let [_, mode, address, pki, seconds, number] = args.as_slice() else { bail!(usage) };
     let number: u16 = number.parse().context(usage)?;
     let length = Duration::from_secs_f64(seconds.parse().context(usage)?);
@@ -41,6 +41,7 @@ async fn main() -> Result<()> {
     match mode.as_str() {
         "ingest" => ingest(channel, length, number).await,
         "unary" => calls(channel, length, number, Call::Store).await,
+        "again" => calls(channel, length, number, Call::Again).await,
         "latest" => calls(channel, length, number, Call::Latest).await,
         _ => bail!(usage),
     }
@@ -122,6 +123,7 @@ fn batch(number: u64, series: &[u32], from: i64) -> ReadingBatch {
 #[derive(Clone, Copy)]
 enum Call {
     Store,
+    Again,
     Latest,
 }
 
@@ -143,14 +145,15 @@ async fn worker(channel: Channel, index: u16, call: Call, end: Instant) -> Resul
     let mut client = TelemetryServiceClient::new(channel);
     let mut latencies = Histogram::<u64>::new(3)?;
     let base = Clock::system().now_nanos();
-    let sensor = format!("bench.u{index}");
+    let sensor = format!("bench.{}{index}", if matches!(call, Call::Again) { 'b' } else { 'u' });
     let mut count = 0;
     while Instant::now() < end {
         count += 1;
         let sent = Instant::now();
         match call {
-            Call::Store => {
-                let time = Some(time::from_nanos(base + count * 1000));
+            Call::Store | Call::Again => {
+                let step = if matches!(call, Call::Store) { count * 1000 } else { 0 };
+                let time = Some(time::from_nanos(base + step));
                 let request = IngestReadingRequest { sensor_id: sensor.clone(), time, value: Some(612.0) };
                 client.ingest_reading(request).await?;
             }

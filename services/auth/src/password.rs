@@ -1,6 +1,7 @@
 //! Passwords: hashed with argon2id, a few at a time, and as slowly for users that do not exist.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -44,6 +45,9 @@ const WELL_KNOWN: &[&str] = &[
     "abcd1234",
     "asdfghjkl",
 ];
+
+/// How long memory for hashes is kept for the next one.
+const KEPT: Duration = Duration::from_secs(5);
 
 /// What a hash costs. The defaults are the OWASP minimum for argon2id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,21 +113,38 @@ pub struct Hasher {
     memory: Arc<Memory>,
 }
 
-/// Memory for hashes, one piece for each that is computed at once. It is kept: given back after each hash, the allocator
-/// would keep it for the thread it was used on, and log-ins use every thread of the blocking pool in turn.
+/// Memory for hashes, one piece for each that is computed at once. It is kept between hashes that follow each other: given
+/// back after each, the allocator would keep it for the thread it was used on, and log-ins use every thread of the blocking
+/// pool in turn.
 #[derive(Default)]
-struct Memory(Mutex<Vec<Vec<Block>>>);
+struct Memory {
+    free: Mutex<Vec<Vec<Block>>>,
+    hashes: AtomicU64,
+}
 
 impl Memory {
     fn compute(&self, argon2: &Argon2<'_>, password: &str, salt: &[u8], length: usize) -> Result<Output> {
-        let mut blocks = self.0.lock().pop().unwrap_or_default();
+        self.hashes.fetch_add(1, Ordering::Relaxed);
+        let mut blocks = self.free.lock().pop().unwrap_or_default();
         blocks.resize(blocks.len().max(argon2.params().block_count()), Block::new());
         let mut output = [0; Output::MAX_LENGTH];
         let output = output.get_mut(..length).ok_or_else(|| Error::internal("a password hash is too long"))?;
         let done = argon2.hash_password_into_with_memory(password.as_bytes(), salt, output, &mut blocks);
-        self.0.lock().push(blocks);
+        self.free.lock().push(blocks);
         done.map_err(unusable)?;
         Output::new(output).map_err(unusable)
+    }
+
+    /// Gives the memory back if no hash was begun for a while.
+    async fn rest(self: Arc<Self>) {
+        let hashes = self.hashes.load(Ordering::Relaxed);
+        tokio::time::sleep(KEPT).await;
+        if self.hashes.load(Ordering::Relaxed) == hashes {
+            self.free.lock().clear();
+            // the allocator hands what is free for a while to the machine when it next frees something large
+            tokio::time::sleep(KEPT).await;
+            drop(std::hint::black_box(vec![0_u8; 1 << 20]));
+        }
     }
 
     /// A new password as a PHC string.
@@ -202,7 +223,9 @@ impl Hasher {
             let _permits = (admitted, running);
             work(&cost, &memory)
         });
-        done.await.map_err(Error::internal)?
+        let done = done.await.map_err(Error::internal)?;
+        tokio::spawn(Arc::clone(&self.memory).rest());
+        done
     }
 }
 
@@ -236,8 +259,17 @@ mod tests {
         for hash in futures::future::join_all(hashes).await {
             hasher.verify(Some(hash.expect("hash")), secret("correct horse")).await.expect("verify");
         }
-        let pieces: Vec<usize> = hasher.memory.0.lock().iter().map(Vec::len).collect();
+        let pieces: Vec<usize> = hasher.memory.free.lock().iter().map(Vec::len).collect();
         assert!((1..=2).contains(&pieces.len()) && pieces.iter().all(|blocks| *blocks == 64), "{pieces:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_given_back_when_nobody_logs_in_any_more() {
+        let hasher = Hasher::new(&cheap()).expect("hasher");
+        hasher.hash(secret("correct horse")).await.expect("hash");
+        assert_eq!(hasher.memory.free.lock().len(), 1);
+        tokio::time::sleep(KEPT * 2).await;
+        assert_eq!(hasher.memory.free.lock().len(), 0);
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use super::resolve::Address;
 use super::wire::{Sender, watch_over};
 use crate::Identity;
 use crate::tls::Credentials;
+use crate::turn::last;
 
 /// Bytes of all headers of an answer.
 const HEADER_LIST: u32 = 16 << 10;
@@ -116,7 +117,7 @@ impl Connector {
                 }
             };
             let result = tokio::select! {
-                result = &mut connection => result.map_err(NotConnected::because),
+                result = last(Pin::new(&mut connection)) => result.map_err(NotConnected::because),
                 () = dead => Err(NotConnected::because(format_args!("no sign of life within {patience:?}"))),
             };
             // ends the streams that are left

@@ -81,9 +81,7 @@ impl Outgoing {
                 && let Some(token) = &context.authorization
                 && let Ok(token) = HeaderValue::from_str(token)
             {
-                // Not marked as sensitive: the connection's header table then has it, and the calls of one user send it
-                // once. Whoever could guess at that table would have to guess a whole signature.
-                headers.insert(header::AUTHORIZATION, token);
+                headers.insert(header::AUTHORIZATION, for_once(token));
             }
             if !context.request_id.is_empty()
                 && let Ok(id) = HeaderValue::from_str(&context.request_id)
@@ -135,7 +133,8 @@ impl Outgoing {
     }
 }
 
-/// A value that no other call has: kept out of the connection's header table, where it would push out what is of use.
+/// A value that is secret, or that no other call has: kept out of the connection's header table, where it would push out
+/// what is of use.
 pub(super) fn for_once(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
     value

@@ -16,6 +16,7 @@ use super::drain::Drain;
 use super::listen::Rules;
 use super::replay::{Protocol, Replay};
 use crate::identity::{Peer, PeerAddr};
+use crate::turn::last;
 use crate::{Identity, ServerLimits, tls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -101,7 +102,7 @@ async fn run<T, S, B, H>(
             loop {
                 tokio::select! {
                     biased;
-                    ended = connection.as_mut() => {
+                    ended = last(connection.as_mut()) => {
                         if let Err(error) = ended { tracing::debug!(%address, %error, "the connection broke"); }
                         return;
                     }

@@ -185,6 +185,7 @@ impl Inner {
     fn dress(&self, response: &mut Response<Body>, visitor: &Visitor, note: &Note) {
         let secure = self.config.is_tls();
         let headers = response.headers_mut();
+        headers.reserve(8);
         if let Ok(id) = HeaderValue::from_str(&visitor.request_id) {
             headers.insert(const { HeaderName::from_static(REQUEST_ID) }, id);
         }

@@ -82,7 +82,9 @@ async fn two_rooms(system: &System) -> User {
     let user = system.operator();
     for (room, id) in [("lab", "a.co2"), ("hall", "b.co2")] {
         user.create_room(room).await;
+        // known at once when asked for, and told: a snapshot that comes late names it too
         system.devices.know_silently(sensor(id, "[ppm]"));
+        system.devices.sensor(sensor(id, "[ppm]"));
         user.place(id, room, "").await.expect("placed");
     }
     user
