@@ -23,6 +23,7 @@ use sensormesh_mesh::{
     Claims, Listeners, LocalRegistry, Mesh, Running, ServerLimits, Service, Shutdown, Transport, serve, stream,
 };
 use sensormesh_proto::auth::v1 as auth;
+use sensormesh_proto::google;
 use sensormesh_proto::rooms::v1 as rooms;
 use sensormesh_proto::telemetry::v1 as telemetry;
 use sensormesh_proto::{Validate, ValidatingCodec};
@@ -134,6 +135,7 @@ fake!(Telemetry, "sensormesh.telemetry.v1.TelemetryService", {
     "IngestReadings" => unary ingest_readings,
     "IngestReading" => unary ingest_reading,
     "ListReadings" => unary list_readings,
+    "ExportReadings" => streamed export_readings,
     "WatchReadings" => streamed watch_readings,
 });
 
@@ -191,6 +193,25 @@ fn ingest_reading(request: &telemetry::IngestReadingRequest) -> Result<telemetry
 
 fn list_readings(request: &telemetry::ListReadingsRequest) -> Result<telemetry::ListReadingsResponse, Error> {
     Ok(telemetry::ListReadingsResponse { unit: format!("{:?}", request.start_time), ..Default::default() })
+}
+
+/// A table in three parts. The sensor `fail` fails after two of them, `refused` at once.
+fn export_readings(
+    request: &telemetry::ExportReadingsRequest,
+) -> impl Stream<Item = Result<telemetry::ExportReadingsResponse, Error>> + Send + use<> {
+    let parts = [format!("time,{}\r\n", request.time_zone), "1,a\r\n".to_owned(), "2,b\r\n".to_owned()];
+    let body = |data: String| google::api::HttpBody {
+        content_type: "text/csv; charset=utf-8".to_owned(),
+        data: data.into(),
+        extensions: Vec::new(),
+    };
+    let parts = parts.map(|part| Ok(telemetry::ExportReadingsResponse { body: Some(body(part)) }));
+    let failed = Error::invalid("time_zone", "is no time zone");
+    match request.sensor_id.as_str() {
+        "fail" => futures::stream::iter(parts).take(2).chain(futures::stream::iter([Err(failed)])).boxed(),
+        "refused" => futures::stream::iter([Err(failed)]).boxed(),
+        _ => futures::stream::iter(parts).boxed(),
+    }
 }
 
 /// Numbers as cursors, from the one after the request's up to 3. The sensor `fail` fails after two messages, `refused` at
