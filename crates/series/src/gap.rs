@@ -16,7 +16,7 @@ pub fn previous(rows: &mut [Level], before: Option<Vec<f64>>) {
 
 /// Gives each empty interval the levels on the straight line between its neighbours' starts. `before` and `after` are the
 /// neighbours of the first row and of the last; at an end without a neighbour intervals stay empty.
-pub fn linear(rows: &mut [Level], before: Option<(i64, Vec<f64>)>, after: Option<(i64, Vec<f64>)>) {
+pub fn linear(rows: &mut [Level], before: Option<(i64, Vec<f64>)>, after: Option<&(i64, Vec<f64>)>) {
     let mut left = before;
     let mut at = 0;
     while at < rows.len() {
@@ -28,7 +28,7 @@ pub fn linear(rows: &mut [Level], before: Option<(i64, Vec<f64>)>, after: Option
         let end = rows[at..].iter().position(|(_, levels)| levels.is_some()).map_or(rows.len(), |ahead| at + ahead);
         let right = match rows.get(end) {
             Some((start, Some(levels))) => Some((*start, levels.clone())),
-            _ => after.clone(),
+            _ => after.cloned(),
         };
         if let (Some(left), Some(right)) = (&left, &right) {
             for (start, levels) in &mut rows[at..end] {
@@ -74,7 +74,7 @@ mod tests {
         linear(&mut some, None, None);
         assert_eq!(plain(&some), [None, Some(1.0), Some(2.0), Some(3.0), Some(4.0), None]);
         let mut none = rows(&[None, None]);
-        linear(&mut none, Some((-10, vec![0.0])), Some((30, vec![4.0])));
+        linear(&mut none, Some((-10, vec![0.0])), Some(&(30, vec![4.0])));
         assert_eq!(plain(&none), [Some(1.0), Some(2.0)]);
     }
 
@@ -86,7 +86,7 @@ mod tests {
             let all = rows(&values);
             let (mut whole, mut first, mut second) = (all.clone(), all[..cut].to_vec(), all[cut..].to_vec());
             linear(&mut whole, None, None);
-            linear(&mut first, None, known(&all[cut..]).first().cloned());
+            linear(&mut first, None, known(&all[cut..]).first());
             linear(&mut second, known(&all[..cut]).last().cloned(), None);
             prop_assert_eq!(&whole, &[first, second].concat());
             let (mut whole, mut first, mut second) = (all.clone(), all[..cut].to_vec(), all[cut..].to_vec());

@@ -164,9 +164,11 @@ async fn a_table_that_fails_is_no_table() {
     let get = |sensor: &str| world.get(&format!("/v1/sensors/{sensor}/readings")).header("accept", "text/csv");
     let refused = answer(get("refused")).await;
     assert_eq!((refused.status, refused.violations()["time_zone"].as_str()), (400, "is no time zone"));
-    let broken = get("fail").send().await.expect("sent");
-    assert_eq!(broken.status(), 200);
-    assert!(broken.bytes().await.is_err(), "a table that ends early must not look whole");
+    // the connection breaks off, at the latest after what was sent
+    if let Ok(broken) = get("fail").send().await {
+        assert_eq!(broken.status(), 200);
+        assert!(broken.bytes().await.is_err(), "a table that ends early must not look whole");
+    }
     let paged = answer(world.get("/v1/sensors/a/readings?pageSize=7").header("accept", "text/csv")).await;
     assert_eq!(paged.status, 400);
     assert!(paged.violations().keys().any(|field| field.contains("pageSize")), "{}", paged.json);

@@ -145,7 +145,10 @@ fn request_of_sums(sensor: &str) -> pb::AggregateReadingsRequest {
     request(sensor, &[Statistic::Sum])
 }
 
-async fn filled(user: &User, gap: Gap, page_size: i32) -> Vec<(i64, u32, Option<f64>, Option<f64>, Vec<f64>)> {
+/// Seconds from now, count, mean, sum, percentiles.
+type Row = (i64, u32, Option<f64>, Option<f64>, Vec<f64>);
+
+async fn filled(user: &User, gap: Gap, page_size: i32) -> Vec<Row> {
     let request = pb::AggregateReadingsRequest {
         interval: seconds(10),
         start_time: at(NOW - 100 * SECOND),
@@ -171,9 +174,7 @@ pub async fn gaps_are_filled_as_asked_on_every_page(engine: Engine) {
         assert_eq!(none.iter().map(|b| b.0).collect::<Vec<_>>(), [-80, -40]);
         let null = filled(&user, Gap::Null, page_size).await;
         assert_eq!(null.iter().map(|b| b.0).collect::<Vec<_>>(), (-10..0).map(|i| i * 10).collect::<Vec<_>>());
-        let means = |buckets: &[(i64, u32, Option<f64>, Option<f64>, Vec<f64>)]| {
-            buckets.iter().map(|b| b.2).collect::<Vec<_>>()
-        };
+        let means = |buckets: &[Row]| buckets.iter().map(|b| b.2).collect::<Vec<_>>();
         let (two, ten) = (Some(2.0), Some(10.0));
         assert_eq!(means(&null), [None, None, two, None, None, None, ten, None, None, None]);
         let previous = filled(&user, Gap::Previous, page_size).await;

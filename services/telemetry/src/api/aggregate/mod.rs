@@ -143,7 +143,7 @@ impl Api {
                     _ => None,
                 };
                 let after = self.neighbour(asked, series, after).await?;
-                gap::linear(rows, before, after);
+                gap::linear(rows, before, after.as_ref());
             }
             Gap::Unspecified | Gap::None | Gap::Null => {}
         }
