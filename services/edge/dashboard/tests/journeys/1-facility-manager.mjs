@@ -54,6 +54,7 @@ export default {
     await page.getByText("Load", { exact: true }).first().click();
     await dashboard.points(2);
     // Each chart as a table: single readings, then summaries.
+    await system.logIn();
     const { readings } = await system.call("/v1/sensors/this-machine.load_1m/readings?pageSize=10000");
     const single = await dashboard.download();
     assert.equal(single[0].join(), "time,sensor_id,value,unit,quality");
