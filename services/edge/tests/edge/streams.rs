@@ -1,5 +1,6 @@
 //! Streams in plain HTTP and over WebSockets.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
@@ -156,6 +157,16 @@ async fn a_client_that_prefers_a_table_gets_all_of_it() {
     assert!(headers.get_all("vary").iter().any(|value| value == "accept"), "a cache has to know");
     let (_, headers, _) = text(world.get("/v1/places/hall").header("accept", "text/csv")).await;
     assert_eq!(headers["content-type"], "application/json", "there is nothing else");
+}
+
+#[tokio::test]
+async fn a_table_that_nobody_takes_any_more_is_not_written_on() {
+    let world = World::start().await;
+    let mut taken = world.get("/v1/sensors/endless/readings").header("accept", "text/csv").send().await.expect("sent");
+    assert!(taken.chunk().await.expect("no error").is_some());
+    assert_eq!(ENDLESS.load(Ordering::SeqCst), 1);
+    drop(taken);
+    eventually("an end of the call", || async { ENDLESS.load(Ordering::SeqCst) == 0 }).await;
 }
 
 #[tokio::test]

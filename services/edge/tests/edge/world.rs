@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
@@ -195,7 +196,18 @@ fn list_readings(request: &telemetry::ListReadingsRequest) -> Result<telemetry::
     Ok(telemetry::ListReadingsResponse { unit: format!("{:?}", request.start_time), ..Default::default() })
 }
 
-/// A table in three parts. The sensor `fail` fails after two of them, `refused` at once.
+/// How many tables of the sensor `endless` are being written.
+pub static ENDLESS: AtomicUsize = AtomicUsize::new(0);
+
+struct Writing;
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        ENDLESS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A table in three parts. The sensor `fail` fails after two of them, `refused` at once, `endless` does not end.
 fn export_readings(
     request: &telemetry::ExportReadingsRequest,
 ) -> impl Stream<Item = Result<telemetry::ExportReadingsResponse, Error>> + Send + use<> {
@@ -210,6 +222,12 @@ fn export_readings(
     match request.sensor_id.as_str() {
         "fail" => futures::stream::iter(parts).take(2).chain(futures::stream::iter([Err(failed)])).boxed(),
         "refused" => futures::stream::iter([Err(failed)]).boxed(),
+        "endless" => {
+            ENDLESS.fetch_add(1, Ordering::SeqCst);
+            let writing = Writing;
+            let rest = futures::stream::pending().inspect(move |_: &Result<_, Error>| _ = &writing);
+            futures::stream::iter(parts).chain(rest).boxed()
+        }
         _ => futures::stream::iter(parts).boxed(),
     }
 }

@@ -1,7 +1,5 @@
 //! History and summaries as CSV.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use sensormesh_proto::devices::v1::Sensor;
 use sensormesh_proto::telemetry::v1 as pb;
@@ -131,24 +129,4 @@ pub async fn an_export_is_refused_before_its_first_byte(engine: Engine) {
     user.send(vec![reading("lab.a", NOW, 1.0)]).await.expect("taken");
     let foreign = pb::ExportReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
     assert_eq!(table(&other, foreign).await.expect_err("foreign").code(), Code::NotFound);
-}
-
-pub async fn an_export_that_nobody_reads_stops(engine: Engine) {
-    let mut system = System::start(engine).await;
-    let user = system.operator();
-    let values: Vec<f64> = (0..30_000).map(f64::from).collect();
-    fill(&user, "lab.a", NOW - 40_000 * SECOND, SECOND, &values).await;
-    let mut streams = Vec::new();
-    for _ in 0..8 {
-        let mut client = user.client();
-        let request = pb::ExportReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
-        let mut stream = user.act(client.export_readings(request)).await.expect("a stream").into_inner();
-        stream.next().await.expect("a message").expect("no error");
-        streams.push(stream);
-    }
-    drop(streams);
-    // what still ran would hold the databases open
-    tokio::time::timeout(Duration::from_secs(20), system.restart()).await.expect("nothing holds the service");
-    let again = pb::ExportReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
-    assert_eq!(table(&system.operator(), again).await.expect("a table").lines().count(), 30_001);
 }

@@ -78,7 +78,6 @@ on_both_engines!(
     export::history_is_a_table_of_everything_in_the_zone_asked_for,
     export::summaries_are_a_table_sensor_after_sensor,
     export::an_export_is_refused_before_its_first_byte,
-    export::an_export_that_nobody_reads_stops,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
