@@ -106,7 +106,9 @@ fn refuse_shared_routes(methods: &[Method]) -> Result<()> {
     for method in methods {
         for route in &method.routes {
             let template = Template::shape(&route.template)?;
-            if let Some(other) = seen.insert((route.verb.clone(), template), &method.path) {
+            // a client's Accept tells apart what answers in different types
+            let key = (route.verb.clone(), template, method.policy.produces.clone());
+            if let Some(other) = seen.insert(key, &method.path) {
                 bail!("{} {} leads to both {other} and {}", route.verb, route.template, method.path);
             }
         }

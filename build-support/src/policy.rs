@@ -41,6 +41,8 @@ pub struct Policy {
     pub spool: bool,
     /// Units of the rate limit that a call costs; at least 1.
     pub cost: u32,
+    /// The type of the bytes that the method streams; empty = it answers messages.
+    pub produces: String,
 }
 
 /// Reads the policy of `method`.
@@ -65,6 +67,7 @@ pub(crate) fn read(contracts: &Contracts, method: &MethodDescriptor) -> Result<P
         deadline: deadline(message)?.unwrap_or(if stream { STREAM_DEADLINE } else { UNARY_DEADLINE }),
         spool: flag(message, "spool"),
         cost: message.get_field_by_name("cost").and_then(|v| v.as_u32()).unwrap_or(0).max(1),
+        produces: message.get_field_by_name("produces").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
     };
     check(&policy, method, stream)?;
     Ok(policy)
@@ -85,6 +88,15 @@ fn check(policy: &Policy, method: &MethodDescriptor, stream: bool) -> Result<()>
         }
         if stream {
             bail!("is spooled, but a stream cannot be");
+        }
+    }
+    if !policy.produces.is_empty() {
+        let bytes = method
+            .output()
+            .fields()
+            .any(|f| f.kind().as_message().is_some_and(|m| m.full_name() == "google.api.HttpBody"));
+        if !bytes || !method.is_server_streaming() || method.is_client_streaming() {
+            bail!("produces {:?}, but does not answer with a stream of google.api.HttpBody", policy.produces);
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ fn emit_method(method: &Method, out: &mut String) {
         "crate::Method {{ path: {path:?}, service: {service:?}, service_name: \"{package}.{service_ident}\", \
          name: {name:?}, input: {input:?}, output: {output:?}, client_streaming: {}, server_streaming: {}, \
          idempotency: crate::Idempotency::{idempotency}, policy: crate::Policy {{ public: {}, min_role: {role}, \
-         services: &{:?}, devices: {}, deadline: std::time::Duration::new({}, {}), spool: {}, cost: {} }}, routes: &[",
+         services: &{:?}, devices: {}, deadline: std::time::Duration::new({}, {}), spool: {}, cost: {}, produces: {:?} }}, routes: &[",
         method.client_streaming,
         method.server_streaming,
         policy.public,
@@ -60,6 +60,7 @@ fn emit_method(method: &Method, out: &mut String) {
         policy.deadline.subsec_nanos(),
         policy.spool,
         policy.cost,
+        policy.produces,
     );
     for route in &method.routes {
         let _ = write!(

@@ -40,7 +40,7 @@ pub use registry::{LocalRegistry, LocalService};
 pub use server::{Listeners, Running, serve};
 pub use service::{Condition, Service, Task};
 pub use shutdown::Shutdown;
-pub use streaming::{Streaming, stream};
+pub use streaming::{Sender, Streaming, produce, stream};
 pub use token::{Claims, Verifier};
 
 use sensormesh_types::{Caller, Error, Result};

@@ -75,6 +75,8 @@ pub struct Policy {
     pub spool: bool,
     /// Units of the caller's rate limit that one call costs; at least 1.
     pub cost: u32,
+    /// The type of the bytes that the method streams: `text/csv`; empty = it answers messages.
+    pub produces: &'static str,
 }
 
 impl Policy {

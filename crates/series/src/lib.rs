@@ -1,7 +1,7 @@
 //! Readings in columns: the form they keep from a sender's batch to disk and to a subscriber.
 //!
 //! A [`Column`] is one sensor's readings, ordered by time. A [`block`] is a column compressed for good. A [`Buckets`]
-//! summarises columns in intervals. [`wire`] turns the contracts' packed steps and deltas into times and values and back.
+//! summarises columns in intervals, whose gaps [`gap`] fills; [`Lttb`] picks the points of a chart. [`wire`] turns the contracts' packed steps and deltas into times and values and back.
 //!
 //! Nothing here touches a network, a disk or a clock.
 //!
@@ -17,7 +17,7 @@
 //! assert_eq!(read, column);
 //!
 //! let mut minutes = Buckets::aligned(60_000_000_000);
-//! minutes.add_column(&read);
+//! minutes.add_column(&read)?;
 //! assert_eq!(minutes.finish()[0].aggregate.mean(), 21.75);
 //! # Ok::<(), sensormesh_types::Error>(())
 //! ```
@@ -25,12 +25,15 @@
 mod aggregate;
 pub mod block;
 mod column;
+pub mod gap;
+mod lttb;
 pub mod merge;
 mod varint;
 pub mod wire;
 
-pub use aggregate::{Aggregate, Bucket, Buckets, Sum, bucket_start};
+pub use aggregate::{Aggregate, Bucket, Buckets, Detail, Grid, Increase, Sum, Unit, Wanted, bucket_start};
 pub use column::{Column, Quality, Reading, Upsert};
+pub use lttb::Lttb;
 
 /// The CRC32C of bytes: what guards everything that is stored in columns.
 pub fn checksum(bytes: &[u8]) -> u32 {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod clock;
+pub mod csv;
 mod error;
 pub mod mask;
 pub mod page;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use prost_types::{Duration as ProtoDuration, Timestamp};
+
+use crate::{Error, Result};
 
 /// Nanoseconds since the Unix epoch as a `Timestamp`.
 pub fn from_nanos(nanos: i64) -> Timestamp {
@@ -46,4 +49,42 @@ pub fn from_duration(duration: Duration) -> ProtoDuration {
 /// Nanoseconds since the Unix epoch as RFC 3339 text in UTC.
 pub fn rfc3339(nanos: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanos)).map_or_else(|_| nanos.to_string(), |t| t.to_string())
+}
+
+/// Nanoseconds since the Unix epoch as RFC 3339 text with the offset of a time zone: `2026-03-29T03:00:00+02:00`.
+pub fn rfc3339_in(nanos: i64, zone: &TimeZone) -> String {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(nanos));
+    time.map_or_else(|_| nanos.to_string(), |time| time.display_with_offset(zone.to_offset(time)).to_string())
+}
+
+/// The time zone that a field names as IANA does; UTC where it is empty. The system's zones are preferred to the built-in ones.
+pub fn zone(field: &str, name: &str) -> Result<TimeZone> {
+    if name.is_empty() {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name).map_err(|error| {
+        Error::invalid(field, "is no time zone of the IANA database, as `Europe/Berlin` is one").caused_by(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_the_offset_its_zone_had_then() {
+        let berlin = zone("time_zone", "Europe/Berlin").expect("a zone");
+        assert_eq!(rfc3339_in(1_774_746_000_000_000_000 - 1, &berlin), "2026-03-29T01:59:59.999999999+01:00");
+        assert_eq!(rfc3339_in(1_774_746_000_000_000_000, &berlin), "2026-03-29T03:00:00+02:00");
+        let utc = zone("time_zone", "").expect("a zone");
+        assert_eq!(rfc3339_in(0, &utc), "1970-01-01T00:00:00+00:00");
+    }
+
+    #[test]
+    fn what_is_no_zone_is_refused() {
+        for name in ["Mars/Olympus", "../../etc/passwd", "+02:00", " "] {
+            let error = zone("time_zone", name).expect_err(name);
+            assert_eq!(error.fields()[0].field, "time_zone", "{name}");
+        }
+    }
 }

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::uri::PathAndQuery;
 use parking_lot::RwLock;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use sensormesh_observability::metrics::{self, Durations};
 use sensormesh_types::{Code, Error, Result};
 
+use crate::accept;
 use crate::options::{self, Policy};
 use crate::router::{Found, Router};
 use crate::template::Template;
@@ -54,6 +56,8 @@ pub struct Method {
     pub server_streaming: bool,
     /// Who may call.
     pub policy: Policy,
+    /// The type of the bytes that it streams: `text/csv`; `None` = it answers messages.
+    pub produces: Option<String>,
     /// The request's `cursor`: where a stream goes on.
     pub resumes_at: Option<FieldPath>,
     /// The position of the answer's `cursor`.
@@ -64,6 +68,14 @@ impl Method {
     /// Whether either side streams.
     pub fn is_stream(&self) -> bool {
         self.client_streaming || self.server_streaming
+    }
+
+    /// The types of its answers in plain HTTP.
+    fn types(&self) -> impl Iterator<Item = &str> {
+        let messages: &[&str] =
+            if self.server_streaming { &["application/x-ndjson", "text/event-stream"] } else { &["application/json"] };
+        let messages: &[&str] = if self.produces.is_some() { &[] } else { messages };
+        self.produces.as_deref().into_iter().chain(messages.iter().copied())
     }
 }
 
@@ -95,6 +107,8 @@ pub struct Route {
     pub shown: Option<usize>,
     /// What is shown is a `google.api.HttpBody`: bytes with a type of their own.
     pub raw: bool,
+    /// Routes of the same requests whose answers have another type: which one it is, is up to the client.
+    pub others: Vec<usize>,
     durations: RwLock<Vec<(u16, Durations)>>,
 }
 
@@ -128,6 +142,11 @@ impl Contract {
                 contract.add(&service, &method)?;
             }
         }
+        for index in 0..contract.routes.len() {
+            if contract.methods[contract.routes[index].method].produces.is_some() {
+                contract.stand_beside(index)?;
+            }
+        }
         Ok(contract)
     }
 
@@ -151,6 +170,7 @@ impl Contract {
             client_streaming: method.is_client_streaming(),
             server_streaming: method.is_server_streaming(),
             policy: options::policy(&self.pool, method),
+            produces: options::produces(&self.pool, method),
             resumes_at: FieldPath::find(&self.shapes, input, "cursor").ok(),
             cursor: self.shapes.message(output).field("cursor").map(|(position, _)| position),
         });
@@ -179,8 +199,9 @@ impl Contract {
             None => self.is_http_body(output),
             Some(field) => matches!(field.kind, Kind::Message(id) if !field.is_plural() && self.is_http_body(id)),
         };
-        let index = self.routes.len();
-        self.router.add(&binding.verb, &template, index)?;
+        if self.methods[method].produces.is_none() {
+            self.router.add(&binding.verb, &template, self.routes.len())?;
+        }
         self.routes.push(Route {
             method,
             // a contract is prepared once and lives as long as the program: its labels may, too
@@ -190,9 +211,38 @@ impl Contract {
             body,
             shown,
             raw,
+            others: Vec::new(),
             durations: RwLock::default(),
         });
         Ok(())
+    }
+
+    /// Adds a route of bytes beside the one of the same requests, or on its own where there is none.
+    fn stand_beside(&mut self, index: usize) -> Result<()> {
+        let route = &self.routes[index];
+        let template = Template::parse(route.template)?;
+        match self.router.like(route.verb, &template) {
+            Some(first) => self.routes[first].others.push(index),
+            None => self.router.add(route.verb, &template, index)?,
+        }
+        Ok(())
+    }
+
+    /// The route that answers in the type that a client prefers, out of those of the same requests. The first one where it has
+    /// no preference, or wants none of their types.
+    pub fn preferred(&self, route: usize, headers: &HeaderMap) -> usize {
+        let wanted = |index: usize| {
+            let types = self.methods[self.routes[index].method].types();
+            types.map(|content_type| accept::quality(headers, content_type)).max().unwrap_or_default()
+        };
+        let mut best = (route, wanted(route));
+        for other in &self.routes[route].others {
+            let wanted = wanted(*other);
+            if wanted > best.1 {
+                best = (*other, wanted);
+            }
+        }
+        best.0
     }
 
     fn is_http_body(&self, id: MessageId) -> bool {

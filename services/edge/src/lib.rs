@@ -5,6 +5,7 @@
 //! the route of a path, [`transcode`] turns text into protobuf and back, `front` does what is common to every request.
 //! The edge's own methods are a contract like any other and go the same way.
 
+mod accept;
 mod api;
 mod assets;
 mod certificate;

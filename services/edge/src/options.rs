@@ -59,6 +59,11 @@ pub fn policy(pool: &DescriptorPool, method: &MethodDescriptor) -> Policy {
     }
 }
 
+/// The type of the bytes that a method streams; `None` = it answers messages.
+pub fn produces(pool: &DescriptorPool, method: &MethodDescriptor) -> Option<String> {
+    text(&extension(pool, method, "sensormesh.options.v1.policy")?, "produces")
+}
+
 /// The routes of a method, the canonical one first.
 pub fn bindings(pool: &DescriptorPool, method: &MethodDescriptor) -> Result<Vec<Binding>> {
     let Some(rule) = extension(pool, method, "google.api.http") else { return Ok(Vec::new()) };

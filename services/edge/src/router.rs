@@ -44,6 +44,25 @@ pub enum Found {
 impl Router {
     /// Adds a route under its number. Two routes with the same HTTP method and the same shape are refused.
     pub fn add(&mut self, method: &str, template: &Template, route: usize) -> Result<()> {
+        let leaves = self.leaves(template);
+        if leaves.iter().any(|leaf| leaf.method == method && leaf.verb == template.verb) {
+            return Err(Error::new(Code::Internal, "ROUTE_TWICE", format!("{method} {template} is routed twice")));
+        }
+        leaves.push(Leaf { method: method.to_owned(), verb: template.verb.clone(), route });
+        self.variables.resize_with(self.variables.len().max(route + 1), Vec::new);
+        self.variables[route].clone_from(&template.variables);
+        Ok(())
+    }
+
+    /// The route that has the same HTTP method and shape as this one, and the same variables in its place.
+    pub fn like(&mut self, method: &str, template: &Template) -> Option<usize> {
+        let leaves = self.leaves(template);
+        let route = leaves.iter().find(|leaf| leaf.method == method && leaf.verb == template.verb)?.route;
+        let place = |variable: &Variable| (variable.start, variable.end, variable.multi);
+        self.variables[route].iter().map(place).eq(template.variables.iter().map(place)).then_some(route)
+    }
+
+    fn leaves(&mut self, template: &Template) -> &mut Vec<Leaf> {
         let mut node = &mut self.root;
         let mut open = false;
         for segment in &template.segments {
@@ -53,14 +72,7 @@ impl Router {
                 Segment::Rest => open = true,
             }
         }
-        let leaves = if open { &mut node.rest } else { &mut node.leaves };
-        if leaves.iter().any(|leaf| leaf.method == method && leaf.verb == template.verb) {
-            return Err(Error::new(Code::Internal, "ROUTE_TWICE", format!("{method} {template} is routed twice")));
-        }
-        leaves.push(Leaf { method: method.to_owned(), verb: template.verb.clone(), route });
-        self.variables.resize_with(self.variables.len().max(route + 1), Vec::new);
-        self.variables[route].clone_from(&template.variables);
-        Ok(())
+        if open { &mut node.rest } else { &mut node.leaves }
     }
 
     /// Finds the route of a path as it stands in the request line, without its query.

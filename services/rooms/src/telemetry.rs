@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use sensormesh_mesh::{Channel, Mesh};
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
 use sensormesh_proto::telemetry::v1::{
-    AggregateReadingsRequest, AggregateReadingsResponse, ReadingForm, WatchReadingsRequest,
+    AggregateReadingsRequest, AggregateReadingsResponse, ReadingForm, Statistic, WatchReadingsRequest,
 };
 use sensormesh_types::{Error, Result, time};
 
@@ -63,6 +63,7 @@ impl Telemetry {
             start_time: stretch.start.map(time::from_nanos),
             end_time: stretch.end.map(time::from_nanos),
             page_size,
+            statistics: [Statistic::Sum, Statistic::Min, Statistic::Max].map(Into::into).to_vec(),
             ..Default::default()
         };
         Ok(self.as_caller.clone().aggregate_readings(request).await?.into_inner())

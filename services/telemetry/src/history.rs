@@ -99,7 +99,7 @@ impl History {
     pub async fn summarise(&mut self, run: usize, buckets: &mut Buckets) -> Result<()> {
         match self.header(run, buckets) {
             Some(aggregate) => buckets.add_whole(&aggregate),
-            None => buckets.add_column(&self.load(run).await?),
+            None => buckets.add_column(&self.load(run).await?)?,
         }
         Ok(())
     }

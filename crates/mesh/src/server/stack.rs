@@ -71,7 +71,16 @@ struct Target {
 }
 
 const fn built_in(min_role: Role, services: &'static [&'static str], deadline: Duration) -> Policy {
-    Policy { public: false, min_role: Some(min_role), services, devices: false, deadline, spool: false, cost: 1 }
+    Policy {
+        public: false,
+        min_role: Some(min_role),
+        services,
+        devices: false,
+        deadline,
+        spool: false,
+        cost: 1,
+        produces: "",
+    }
 }
 
 static HEALTH: Policy = built_in(Role::Viewer, &["*"], Duration::from_secs(3600));

@@ -11,7 +11,56 @@ both_shapes!(
     who_may_not_is_told_so,
     a_bad_reading_is_named_by_index_field_and_reason,
     one_bad_reading_of_ten_leaves_nine,
+    history_and_summaries_come_as_tables_too,
 );
+
+async fn history_and_summaries_come_as_tables_too(shape: Shape) {
+    let system = start(shape).await;
+    let admin = system.admin().await.expect("token");
+    // a counter over a day of 25 hours in Berlin, with a reset in the middle
+    let midnight: Timestamp = "2025-10-26T00:00:00+02:00".parse().expect("a time");
+    let at = |hour: i64| (midnight + SignedDuration::from_hours(hour)).to_string();
+    let values = [5, 9, 2, 4, 100];
+    let readings: Vec<_> = [0, 6, 12, 24, 25]
+        .iter()
+        .zip(values)
+        .map(|(hour, value)| json!({"sensorId": "lab.meter", "time": at(*hour), "value": value}))
+        .collect();
+    let body = json!({"readings": readings, "backfill": true});
+    let (status, answer) = system.post("/sensors/data", &admin, &body).await.expect("answer");
+    assert_eq!((status, &answer["accepted"]), (200, &json!(5)), "{answer}");
+
+    let table = async |path: &str| {
+        let request = system.http().get(system.url(path)).bearer_auth(&admin).header("accept", "text/csv");
+        let response = request.send().await.expect("answer");
+        assert_eq!(response.headers()["content-type"], "text/csv; charset=utf-8; header=present");
+        response.text().await.expect("text")
+    };
+    let history = table("/sensors/lab.meter/data?timeZone=Europe/Berlin").await;
+    let rows: Vec<&str> = history.split("\r\n").collect();
+    assert_eq!(rows.len(), 7, "{history}");
+    assert_eq!(rows[0], "time,sensor_id,value,unit,quality");
+    assert_eq!(
+        (rows[1], rows[4]),
+        ("2025-10-26T00:00:00+02:00,lab.meter,5,,", "2025-10-26T23:00:00+01:00,lab.meter,4,,",)
+    );
+    let days = "/v1/readings:aggregate?sensorIds=lab.meter&calendar=CALENDAR_UNIT_DAY&timeZone=Europe/Berlin\
+        &statistics=STATISTIC_INCREASE&statistics=STATISTIC_LAST&percentiles=50";
+    let summaries = table(days).await;
+    let rows: Vec<&str> = summaries.split("\r\n").collect();
+    assert_eq!(rows[0], "start,sensor_id,unit,count,increase,last,p50");
+    assert_eq!(rows[1], "2025-10-26T00:00:00+02:00,lab.meter,,4,8,4,4.5");
+    assert_eq!(rows[2], "2025-10-27T00:00:00+01:00,lab.meter,,1,96,100,100");
+
+    let (status, json) = system.get(days, &admin).await.expect("answer");
+    let bucket = &json["sensors"][0]["buckets"][0];
+    assert_eq!((status, &bucket["increase"], &bucket["percentiles"]), (200, &json!(8), &json!([4.5])), "{json}");
+    assert!(bucket.get("mean").is_none() && json["stale"] == json!(false), "{json}");
+    let chart = "/v1/readings:downsample?sensorIds=lab.meter&maxPoints=3";
+    let (status, json) = system.get(chart, &admin).await.expect("answer");
+    let points = json["sensors"][0]["points"].as_array().expect("points");
+    assert_eq!((status, points.len(), &points[0]["value"], &points[2]["value"]), (200, 3, &json!(5), &json!(100)));
+}
 
 async fn a_reading_comes_back_as_it_was_sent(shape: Shape) {
     let system = start(shape).await;

@@ -103,6 +103,8 @@ macro_rules! unimplemented_telemetry {
         #[tonic::async_trait]
         impl TelemetryService for FakeTelemetry {
             type IngestStreamStream = Streaming<telemetry::IngestStreamResponse>;
+            type ExportReadingsStream = Streaming<telemetry::ExportReadingsResponse>;
+            type ExportAggregatesStream = Streaming<telemetry::ExportAggregatesResponse>;
             type StreamReadingsStream = Streaming<telemetry::StreamReadingsResponse>;
             type WatchReadingsStream = Streaming<telemetry::WatchReadingsResponse>;
 
@@ -149,6 +151,9 @@ unimplemented_telemetry! {
     list_readings(ListReadingsRequest) -> telemetry::ListReadingsResponse;
     stream_readings(StreamReadingsRequest) -> Self::StreamReadingsStream;
     aggregate_readings(AggregateReadingsRequest) -> telemetry::AggregateReadingsResponse;
+    export_readings(ExportReadingsRequest) -> Self::ExportReadingsStream;
+    export_aggregates(ExportAggregatesRequest) -> Self::ExportAggregatesStream;
+    downsample_readings(DownsampleReadingsRequest) -> telemetry::DownsampleReadingsResponse;
     list_latest_readings(ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     watch_readings(WatchReadingsRequest) -> Self::WatchReadingsStream;
     list_quarantine(ListQuarantineRequest) -> telemetry::ListQuarantineResponse;

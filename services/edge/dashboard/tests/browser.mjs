@@ -1,5 +1,5 @@
 // A browser, and the dashboard as a person uses it: by what is written on it.
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { until } from "./system.mjs";
 
@@ -105,6 +105,17 @@ export class Dashboard {
       const count = Number(await chart.getAttribute("data-points", { timeout: 1_000 }));
       return count >= atLeast && count;
     }, seconds);
+  }
+
+  /** Downloads the chart's table and takes it apart. No cell of these tests has a separator in it. */
+  async download() {
+    const arriving = this.page.waitForEvent("download");
+    await this.page.getByRole("button", { name: "Download as CSV" }).click();
+    const arrived = await arriving;
+    if (!arrived.suggestedFilename().endsWith(".csv")) throw new Error(`a table called ${arrived.suggestedFilename()}`);
+    const text = readFileSync(await arrived.path(), "utf8");
+    if (!text.endsWith("\r\n")) throw new Error("the table is not whole");
+    return text.trimEnd().split("\r\n").map((row) => row.split(","));
   }
 
   /** The value a metric shows now, as text. */

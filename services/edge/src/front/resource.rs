@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::FromRequestParts as _;
 use axum::extract::ws::WebSocketUpgrade;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, UPGRADE, VARY};
 use http::request::Parts;
-use http::{HeaderMap, Method as Verb, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method as Verb, Response, StatusCode};
 use sensormesh_types::{Code, Error};
 
 use super::{Inner, Note, text};
@@ -33,8 +33,10 @@ impl Inner {
             Found::Route(route, captured) => (route, captured),
             found => return self.page(found, &parts, visitor, note),
         };
-        note.route = Some(route);
-        let (index, route) = (route, &self.contract.routes[route]);
+        let several = !self.contract.routes[route].others.is_empty();
+        let index = self.contract.preferred(route, &parts.headers);
+        let route = &self.contract.routes[index];
+        note.route = Some(index);
         let method = &self.contract.methods[route.method];
         let upgrades = is_upgrade(&parts.headers);
         let reads = matches!(parts.method, Verb::GET | Verb::HEAD);
@@ -66,14 +68,19 @@ impl Inner {
         }
         let bytes = rest::collect(&parts.headers, body, self.config.body).await?;
         let message = rest::request(&self.contract, route, &asked, &parts.headers, &bytes)?;
-        if method.server_streaming {
-            return self.stream(index, message, &parts.headers, visitor).await;
+        let mut response = if method.server_streaming {
+            self.stream(index, message, &parts.headers, visitor).await?
+        } else {
+            let _counted = self.drain().calls.enter();
+            let response = self.inward(&method.service, method, visitor.headers(), message, visitor).await?;
+            let response = rest::answer(&self.contract, route, response, self.config.answer).await?;
+            // JSON is longer than the message it was made of, and that was no longer than it may be
+            self.unread.hand_over(response, &visitor.payer(), u64::MAX).await?
+        };
+        if several {
+            response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
         }
-        let _counted = self.drain().calls.enter();
-        let response = self.inward(&method.service, method, visitor.headers(), message, visitor).await?;
-        let response = rest::answer(&self.contract, route, response, self.config.answer).await?;
-        // JSON is longer than the message it was made of, and that was no longer than it may be
-        Ok(self.unread.hand_over(response, &visitor.payer(), u64::MAX).await?)
+        Ok(response)
     }
 
     /// A server stream in plain HTTP.

@@ -20,10 +20,18 @@ pub fn document(contract: &Contract) -> Value {
     let mut schemas = Schemas::new(contract, &comments);
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
-    for route in &contract.routes {
+    let beside: Vec<usize> = contract.routes.iter().flat_map(|route| route.others.iter().copied()).collect();
+    for (index, route) in contract.routes.iter().enumerate() {
+        if beside.contains(&index) {
+            continue;
+        }
         let nth = seen.entry(route.method).or_default();
         *nth += 1;
-        let (path, operation) = operation::of(contract, route, *nth, &comments, &mut schemas);
+        let (path, mut operation) = operation::of(contract, route, *nth, &comments, &mut schemas);
+        for other in &route.others {
+            let (_, other) = operation::of(contract, &contract.routes[*other], 1, &comments, &mut schemas);
+            operation::join(&mut operation, &other);
+        }
         paths.entry(path).or_default().insert(route.verb.to_lowercase(), operation);
     }
     let tags: BTreeMap<&str, String> = contract
@@ -42,7 +50,7 @@ pub fn document(contract: &Contract) -> Value {
                 spellings, `sensorId` and `sensor_id`; an unknown field is refused. 64-bit integers are text, times are \
                 RFC 3339, durations are seconds with an `s`. Errors are a bare `google.rpc.Status`. A stream is lines of \
                 JSON; with `Accept: text/event-stream` it is server-sent events, and a WebSocket at the same path carries \
-                it too.",
+                it too. Where an answer has several types, `Accept` chooses.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -136,6 +144,14 @@ mod tests {
         assert!(token["requestBody"]["content"]["application/x-www-form-urlencoded"].is_object());
         let watch = &document["paths"]["/v1/rooms:watch"]["get"]["responses"]["200"]["content"];
         assert!(watch["text/event-stream"].is_object() && watch["application/x-ndjson"].is_object());
+        let history = &document["paths"]["/v1/sensors/{sensorId}/readings"]["get"];
+        assert_eq!(history["operationId"], "telemetry.ListReadings");
+        let types: Vec<_> = history["responses"]["200"]["content"].as_object().expect("types").keys().collect();
+        assert_eq!(types, ["application/json", "text/csv"]);
+        let named = |name: &str| {
+            history["parameters"].as_array().expect("parameters").iter().filter(|p| p["name"] == name).count()
+        };
+        assert_eq!((named("timeZone"), named("pageSize"), named("startTime"), named("sensorId")), (1, 1, 1, 1));
         let schemas = &document["components"]["schemas"];
         assert!(schemas["auth.v1.CreateTokenResponse"]["properties"]["access_token"].is_object());
     }

@@ -11,6 +11,25 @@ use crate::template::{Segment, Template};
 /// How deep messages in messages become query parameters.
 const DEEPEST: usize = 3;
 
+/// Adds to an operation what another one of the same requests answers, in another type, and what it takes for that.
+pub fn join(operation: &mut Value, other: &Value) {
+    let Some(content) = other["responses"]["200"]["content"].as_object() else { return };
+    let types = content.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    for (name, value) in content {
+        operation["responses"]["200"]["content"][name] = value.clone();
+    }
+    let about = |value: &Value| value["description"].as_str().unwrap_or_default().to_owned();
+    operation["description"] = json!(format!("{}\n\nAs {types}: {}", about(operation), about(other)));
+    let Some(known) = operation["parameters"].as_array_mut() else { return };
+    for parameter in other["parameters"].as_array().into_iter().flatten() {
+        if !known.iter().any(|p| p["name"] == parameter["name"] && p["in"] == parameter["in"]) {
+            let mut parameter = parameter.clone();
+            parameter["description"] = json!(format!("For {types}. {}", about(&parameter)));
+            known.push(parameter);
+        }
+    }
+}
+
 /// The path of a route as OpenAPI writes it, and its operation. `nth` counts the routes of one method from 1.
 pub fn of(
     contract: &Contract,
@@ -145,6 +164,9 @@ fn request_body(contract: &Contract, route: &Route, schemas: &mut Schemas<'_>) -
 
 fn answer(contract: &Contract, route: &Route, schemas: &mut Schemas<'_>) -> Value {
     let method = &contract.methods[route.method];
+    if let Some(content_type) = &method.produces {
+        return json!({content_type: {"schema": {"type": "string"}}});
+    }
     if route.raw {
         return json!({"*/*": {}});
     }

@@ -1,5 +1,6 @@
 //! Streams in plain HTTP and over WebSockets.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
@@ -114,6 +115,76 @@ async fn one_caller_has_only_so_many_streams() {
     assert_eq!((refused.status, refused.reason()), (429, "TOO_MANY_STREAMS".to_owned()));
     drop(one);
     eventually("a free place", || async { world.get(quiet).send().await.expect("sent").status() == 200 }).await;
+}
+
+async fn text(request: reqwest::RequestBuilder) -> (u16, http::HeaderMap, String) {
+    let response = request.send().await.expect("sent");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    (status, headers, response.text().await.expect("text"))
+}
+
+#[tokio::test]
+async fn a_client_that_prefers_a_table_gets_all_of_it() {
+    let world = World::start().await;
+    for path in ["/v1/sensors/lab.co2/readings", "/sensors/lab.co2/data"] {
+        let request = world.get(&format!("{path}?timeZone=Europe/Berlin")).header("accept", "text/csv");
+        let (status, headers, table) = text(request).await;
+        assert_eq!((status, table.as_str()), (200, "time,Europe/Berlin\r\n1,a\r\n2,b\r\n"));
+        assert_eq!(headers["content-type"], "text/csv; charset=utf-8");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(headers.get_all("vary").iter().any(|value| value == "accept"), "{headers:?}");
+        assert!(world.seen.message().contains("sensor_id: \"lab.co2\""), "{}", world.seen.message());
+    }
+    let path = "/v1/sensors/lab.co2/readings";
+    for (accept, csv) in [
+        ("text/csv, application/json;q=0.9", true),
+        ("application/json, text/csv;q=0.9", false),
+        ("application/json;q=0.1, text/*;q=0.2", true),
+        ("text/html, */*;q=0.8", false),
+        ("*/*", false),
+        ("image/png", false),
+        ("text/csv;q=0, */*", false),
+    ] {
+        let (status, headers, _) = text(world.get(path).header("accept", accept)).await;
+        assert_eq!(
+            (status, headers["content-type"].to_str().expect("text").starts_with("text/csv")),
+            (200, csv),
+            "{accept}"
+        );
+    }
+    let (_, headers, _) = text(world.get(path)).await;
+    assert_eq!(headers["content-type"], "application/json");
+    assert!(headers.get_all("vary").iter().any(|value| value == "accept"), "a cache has to know");
+    let (_, headers, _) = text(world.get("/v1/places/hall").header("accept", "text/csv")).await;
+    assert_eq!(headers["content-type"], "application/json", "there is nothing else");
+}
+
+#[tokio::test]
+async fn a_table_that_nobody_takes_any_more_is_not_written_on() {
+    let world = World::start().await;
+    let mut taken = world.get("/v1/sensors/endless/readings").header("accept", "text/csv").send().await.expect("sent");
+    assert!(taken.chunk().await.expect("no error").is_some());
+    assert_eq!(ENDLESS.load(Ordering::SeqCst), 1);
+    drop(taken);
+    eventually("an end of the call", || async { ENDLESS.load(Ordering::SeqCst) == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_table_that_fails_is_no_table() {
+    let world = World::start().await;
+    let get = |sensor: &str| world.get(&format!("/v1/sensors/{sensor}/readings")).header("accept", "text/csv");
+    let refused = answer(get("refused")).await;
+    assert_eq!((refused.status, refused.violations()["time_zone"].as_str()), (400, "is no time zone"));
+    // the connection breaks off, at the latest after what was sent
+    if let Ok(broken) = get("fail").send().await {
+        assert_eq!(broken.status(), 200);
+        assert!(broken.bytes().await.is_err(), "a table that ends early must not look whole");
+    }
+    let paged = answer(world.get("/v1/sensors/a/readings?pageSize=7").header("accept", "text/csv")).await;
+    assert_eq!(paged.status, 400);
+    assert!(paged.violations().keys().any(|field| field.contains("pageSize")), "{}", paged.json);
+    let anyone = world.http.get(world.url("/v1/sensors/a/readings")).header("accept", "text/csv");
+    assert_eq!(answer(anyone).await.status, 401);
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;

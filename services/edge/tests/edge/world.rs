@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use sensormesh_mesh::{
     Claims, Listeners, LocalRegistry, Mesh, Running, ServerLimits, Service, Shutdown, Transport, serve, stream,
 };
 use sensormesh_proto::auth::v1 as auth;
+use sensormesh_proto::google;
 use sensormesh_proto::rooms::v1 as rooms;
 use sensormesh_proto::telemetry::v1 as telemetry;
 use sensormesh_proto::{Validate, ValidatingCodec};
@@ -134,6 +136,7 @@ fake!(Telemetry, "sensormesh.telemetry.v1.TelemetryService", {
     "IngestReadings" => unary ingest_readings,
     "IngestReading" => unary ingest_reading,
     "ListReadings" => unary list_readings,
+    "ExportReadings" => streamed export_readings,
     "WatchReadings" => streamed watch_readings,
 });
 
@@ -191,6 +194,42 @@ fn ingest_reading(request: &telemetry::IngestReadingRequest) -> Result<telemetry
 
 fn list_readings(request: &telemetry::ListReadingsRequest) -> Result<telemetry::ListReadingsResponse, Error> {
     Ok(telemetry::ListReadingsResponse { unit: format!("{:?}", request.start_time), ..Default::default() })
+}
+
+/// How many tables of the sensor `endless` are being written.
+pub static ENDLESS: AtomicUsize = AtomicUsize::new(0);
+
+struct Writing;
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        ENDLESS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A table in three parts. The sensor `fail` fails after two of them, `refused` at once, `endless` does not end.
+fn export_readings(
+    request: &telemetry::ExportReadingsRequest,
+) -> impl Stream<Item = Result<telemetry::ExportReadingsResponse, Error>> + Send + use<> {
+    let parts = [format!("time,{}\r\n", request.time_zone), "1,a\r\n".to_owned(), "2,b\r\n".to_owned()];
+    let body = |data: String| google::api::HttpBody {
+        content_type: "text/csv; charset=utf-8".to_owned(),
+        data: data.into(),
+        extensions: Vec::new(),
+    };
+    let parts = parts.map(|part| Ok(telemetry::ExportReadingsResponse { body: Some(body(part)) }));
+    let failed = Error::invalid("time_zone", "is no time zone");
+    match request.sensor_id.as_str() {
+        "fail" => futures::stream::iter(parts).take(2).chain(futures::stream::iter([Err(failed)])).boxed(),
+        "refused" => futures::stream::iter([Err(failed)]).boxed(),
+        "endless" => {
+            ENDLESS.fetch_add(1, Ordering::SeqCst);
+            let writing = Writing;
+            let rest = futures::stream::pending().inspect(move |_: &Result<_, Error>| _ = &writing);
+            futures::stream::iter(parts).chain(rest).boxed()
+        }
+        _ => futures::stream::iter(parts).boxed(),
+    }
 }
 
 /// Numbers as cursors, from the one after the request's up to 3. The sensor `fail` fails after two messages, `refused` at

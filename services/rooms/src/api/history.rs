@@ -1,7 +1,10 @@
 //! What a metric showed over time.
 
 use futures::{StreamExt, TryStreamExt, stream};
+use sensormesh_mesh::Streaming;
+use sensormesh_proto::google::api::HttpBody;
 use sensormesh_proto::rooms::v1 as proto;
+use sensormesh_types::csv::{self, Table};
 use sensormesh_types::{Caller, Error, Result, page, time};
 
 use super::Api;
@@ -58,6 +61,7 @@ impl Api {
             .await?;
         let mut merged = Merged::new(interval);
         let mut unit = String::new();
+        let (as_of, stale) = (Some(time::from_micros(self.mesh.clock().now_micros())), answers.iter().any(|a| a.stale));
         for answer in answers {
             for sensor in answer.sensors {
                 if !sensor.unit.is_empty() {
@@ -67,8 +71,9 @@ impl Api {
                 for bucket in sensor.buckets {
                     let Some(start) = bucket.start.as_ref().and_then(time::to_nanos) else { continue };
                     last = Some(start);
-                    let (count, sum, min, max) = (u64::from(bucket.count), bucket.sum, bucket.min, bucket.max);
-                    merged.add(start, Summary { count, sum, min, max });
+                    if let (Some(sum), Some(min), Some(max)) = (bucket.sum, bucket.min, bucket.max) {
+                        merged.add(start, Summary { count: bucket.count.into(), sum, min, max });
+                    }
                 }
                 if let Some(last) = last.filter(|_| !answer.next_page_token.is_empty()) {
                     merged.cut_after(last);
@@ -87,7 +92,54 @@ impl Api {
             buckets: buckets.into_iter().map(encode).collect(),
             next_page_token: next.map(|next| page::token(&query, &next.to_string())).unwrap_or_default(),
             unit,
+            as_of,
+            stale,
         })
+    }
+
+    pub(super) async fn export_room_history(
+        &self,
+        caller: &Caller,
+        request: proto::ExportRoomHistoryRequest,
+    ) -> Result<Streaming<proto::ExportRoomHistoryResponse>> {
+        let zone = time::zone("time_zone", &request.time_zone)?;
+        let mut page = proto::GetRoomHistoryRequest {
+            room_id: request.room_id,
+            metric: request.metric,
+            interval: request.interval,
+            start_time: request.start_time,
+            end_time: request.end_time,
+            page_size: 0,
+            page_token: String::new(),
+        };
+        // what is wrong with the request is said before the first byte
+        let mut answer = self.get_room_history(caller, page.clone()).await?;
+        let (api, caller) = (self.clone(), caller.clone());
+        Ok(sensormesh_mesh::produce(|answers| async move {
+            let mut table = Table::new(["start", "room_id", "metric", "unit", "count", "mean", "min", "max"]);
+            loop {
+                for bucket in &answer.buckets {
+                    let at = bucket.start.as_ref().and_then(time::to_nanos).unwrap_or_default();
+                    table.text(&time::rfc3339_in(at, &zone));
+                    table.text(&page.room_id);
+                    table.text(&page.metric);
+                    table.text(&answer.unit);
+                    table.count(bucket.count.into());
+                    table.number(Some(bucket.mean));
+                    table.number(Some(bucket.min));
+                    table.number(Some(bucket.max));
+                    table.end();
+                }
+                let (content_type, data) = (csv::CONTENT_TYPE.to_owned(), table.take().into());
+                let body = Some(HttpBody { content_type, data, extensions: Vec::new() });
+                answers.send(proto::ExportRoomHistoryResponse { body }).await;
+                if answer.next_page_token.is_empty() {
+                    return Ok(());
+                }
+                page.page_token = answer.next_page_token;
+                answer = api.get_room_history(&caller, page.clone()).await?;
+            }
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::telemetry::Telemetry;
 use crate::watch::Hub;
 
 /// Answers the contract's calls.
+#[derive(Clone)]
 pub struct Api {
     pub(crate) mesh: Mesh,
     pub(crate) store: Store,
@@ -38,6 +39,7 @@ macro_rules! serve {
     ($($name:ident($request:ident) -> $response:ident;)*) => {
         #[tonic::async_trait]
         impl RoomsService for Api {
+            type ExportRoomHistoryStream = sensormesh_mesh::Streaming<proto::ExportRoomHistoryResponse>;
             type WatchRoomMetricsStream = sensormesh_mesh::Streaming<proto::WatchRoomMetricsResponse>;
 
             $(async fn $name(
@@ -47,6 +49,14 @@ macro_rules! serve {
                 let (caller, request) = open(request)?;
                 answer(Api::$name(self, &caller, request).await)
             })*
+
+            async fn export_room_history(
+                &self,
+                request: Request<proto::ExportRoomHistoryRequest>,
+            ) -> Result<Response<Self::ExportRoomHistoryStream>, Status> {
+                let (caller, request) = open(request)?;
+                answer(Api::export_room_history(self, &caller, request).await)
+            }
 
             async fn watch_room_metrics(
                 &self,

@@ -184,6 +184,8 @@ macro_rules! unimplemented_methods {
         #[tonic::async_trait]
         impl TelemetryService for FakeTelemetry {
             type IngestStreamStream = Streaming<telemetry::IngestStreamResponse>;
+            type ExportReadingsStream = Streaming<telemetry::ExportReadingsResponse>;
+            type ExportAggregatesStream = Streaming<telemetry::ExportAggregatesResponse>;
             type StreamReadingsStream = Streaming<telemetry::StreamReadingsResponse>;
             type WatchReadingsStream = Streaming<telemetry::WatchReadingsResponse>;
 
@@ -219,6 +221,9 @@ unimplemented_methods! {
     ingest_reading(telemetry::IngestReadingRequest) -> telemetry::IngestReadingResponse;
     list_readings(telemetry::ListReadingsRequest) -> telemetry::ListReadingsResponse;
     stream_readings(telemetry::StreamReadingsRequest) -> Streaming<telemetry::StreamReadingsResponse>;
+    export_readings(telemetry::ExportReadingsRequest) -> Streaming<telemetry::ExportReadingsResponse>;
+    export_aggregates(telemetry::ExportAggregatesRequest) -> Streaming<telemetry::ExportAggregatesResponse>;
+    downsample_readings(telemetry::DownsampleReadingsRequest) -> telemetry::DownsampleReadingsResponse;
     list_latest_readings(telemetry::ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     list_quarantine(telemetry::ListQuarantineRequest) -> telemetry::ListQuarantineResponse;
 }
@@ -290,17 +295,13 @@ impl FakeTelemetry {
                 continue;
             }
             let at = entry.time - entry.time.rem_euclid(interval);
-            let bucket = buckets.entry(at).or_insert_with(|| telemetry::Bucket {
-                start: Some(time::from_nanos(at)),
-                min: f64::INFINITY,
-                max: f64::NEG_INFINITY,
-                ..Default::default()
-            });
+            let bucket = buckets
+                .entry(at)
+                .or_insert_with(|| telemetry::Bucket { start: Some(time::from_nanos(at)), ..Default::default() });
             bucket.count += 1;
-            bucket.sum += entry.value;
-            bucket.min = bucket.min.min(entry.value);
-            bucket.max = bucket.max.max(entry.value);
-            bucket.mean = bucket.sum / f64::from(bucket.count);
+            bucket.sum = Some(bucket.sum.unwrap_or(0.0) + entry.value);
+            bucket.min = Some(bucket.min.map_or(entry.value, |min| min.min(entry.value)));
+            bucket.max = Some(bucket.max.map_or(entry.value, |max| max.max(entry.value)));
         }
         let size = request.page_size as usize;
         let more = buckets.len() > size;
@@ -312,6 +313,7 @@ impl FakeTelemetry {
             }],
             next_page_token: if more { "more".into() } else { String::new() },
             as_of: None,
+            stale: false,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What metrics showed over time.
 
+use futures::StreamExt as _;
+use jiff::Timestamp;
 use sensormesh_proto::rooms::v1 as proto;
-use sensormesh_types::{Code, Result, time};
+use sensormesh_types::{Code, Error, Result, time};
 
 use crate::fakes::{Entry, sensor};
 use crate::system::{Engine, SECOND, START, System, User, call};
@@ -14,6 +16,17 @@ fn request(metric: &str) -> proto::GetRoomHistoryRequest {
 
 async fn history(user: &User, request: proto::GetRoomHistoryRequest) -> Result<proto::GetRoomHistoryResponse> {
     call!(user.get_room_history(request))
+}
+
+/// A whole table.
+async fn exported(user: &User, request: proto::ExportRoomHistoryRequest) -> Result<String> {
+    let mut client = user.client();
+    let mut stream = user.act(client.export_room_history(request)).await?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(message) = stream.next().await {
+        bytes.extend_from_slice(&message.map_err(Error::from)?.body.expect("a body").data);
+    }
+    Ok(String::from_utf8(bytes).expect("text"))
 }
 
 /// Buckets in short: the hour since the start, and count, mean, min, max.
@@ -102,6 +115,28 @@ pub async fn history_comes_in_pages_and_names_an_unknown_metric(engine: Engine) 
         }
         assert_eq!(paged, whole.buckets, "pages of {size}");
     }
+    let table = proto::ExportRoomHistoryRequest {
+        room_id: "lab".into(),
+        metric: "co2".into(),
+        interval,
+        time_zone: "Asia/Kathmandu".into(),
+        ..Default::default()
+    };
+    let text = exported(&user, table.clone()).await.expect("a table");
+    let rows: Vec<&str> = text.split("\r\n").collect();
+    assert_eq!(rows[0], "start,room_id,metric,unit,count,mean,min,max");
+    assert_eq!((rows.len(), rows[31]), (32, ""), "every bucket, and an end");
+    for (row, bucket) in rows[1..31].iter().zip(&whole.buckets) {
+        let cells: Vec<&str> = row.split(',').collect();
+        assert_eq!(cells[0].parse::<Timestamp>().expect("a time").as_second(), bucket.start.expect("start").seconds);
+        assert!(cells[0].ends_with("+05:45"), "{row}");
+        assert_eq!(cells[1..5].join(" "), format!("lab co2 [ppm] {}", bucket.count));
+        assert_eq!(cells[5].parse::<f64>().expect("a number"), bucket.mean);
+    }
+    let nowhere = proto::ExportRoomHistoryRequest { time_zone: "Nowhere".into(), ..table.clone() };
+    assert_eq!(exported(&user, nowhere).await.expect_err("no zone").fields()[0].field, "time_zone");
+    let nothing = proto::ExportRoomHistoryRequest { metric: "none".into(), ..table };
+    assert_eq!(exported(&user, nothing).await.expect_err("no metric").code(), Code::NotFound);
     let unknown = history(&user, request("temperature")).await.expect_err("unknown");
     assert_eq!((unknown.code(), unknown.metadata("id")), (Code::NotFound, Some("temperature")));
     let short = proto::GetRoomHistoryRequest {

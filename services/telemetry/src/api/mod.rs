@@ -1,5 +1,8 @@
 //! The contract: each RPC decodes, asks the engine, encodes.
 
+mod aggregate;
+mod downsample;
+mod export;
 mod ingest;
 mod ingest_stream;
 mod query;
@@ -71,6 +74,11 @@ impl Api {
         }
     }
 
+    /// Whether this replica cannot vouch for the latest readings: another one has taken the log over.
+    fn is_stale(&self) -> bool {
+        self.engine.ownership.check().is_err()
+    }
+
     fn now(&self) -> prost_types::Timestamp {
         sensormesh_types::time::from_micros(self.engine.clock.now_micros())
     }
@@ -92,6 +100,8 @@ fn range(start: Option<&prost_types::Timestamp>, end: Option<&prost_types::Times
 #[tonic::async_trait]
 impl TelemetryService for Api {
     type IngestStreamStream = Answers<pb::IngestStreamResponse>;
+    type ExportReadingsStream = Answers<pb::ExportReadingsResponse>;
+    type ExportAggregatesStream = Answers<pb::ExportAggregatesResponse>;
     type StreamReadingsStream = Answers<pb::StreamReadingsResponse>;
     type WatchReadingsStream = Answers<pb::WatchReadingsResponse>;
 
@@ -141,6 +151,30 @@ impl TelemetryService for Api {
     ) -> Result<Response<pb::AggregateReadingsResponse>, Status> {
         let caller = sensormesh_mesh::caller(&request)?.clone();
         Ok(Response::new(self.aggregate(&caller, request.into_inner()).await?))
+    }
+
+    async fn downsample_readings(
+        &self,
+        request: Request<pb::DownsampleReadingsRequest>,
+    ) -> Result<Response<pb::DownsampleReadingsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.downsample(&caller, request.into_inner()).await?))
+    }
+
+    async fn export_readings(
+        &self,
+        request: Request<pb::ExportReadingsRequest>,
+    ) -> Result<Response<Self::ExportReadingsStream>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.export(&caller, request.into_inner()).await?))
+    }
+
+    async fn export_aggregates(
+        &self,
+        request: Request<pb::ExportAggregatesRequest>,
+    ) -> Result<Response<Self::ExportAggregatesStream>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.export_summaries(&caller, request.into_inner()).await?))
     }
 
     async fn list_latest_readings(

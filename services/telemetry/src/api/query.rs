@@ -1,9 +1,8 @@
-//! What was stored, page by page: readings, summaries, latest values, the quarantine.
+//! What was stored, page by page: readings, latest values, the quarantine.
 
 use std::sync::Arc;
 
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_series::{Bucket, Buckets, bucket_start};
 use sensormesh_types::{Caller, Error, Result, Scope, page, time};
 
 use super::rows::row;
@@ -11,9 +10,6 @@ use super::{Api, range};
 use crate::catalog::Series;
 use crate::db;
 use crate::history::History;
-
-const SECOND: i64 = 1_000_000_000;
-const LONGEST_INTERVAL: i64 = 366 * 86_400 * SECOND;
 
 impl Api {
     pub(super) async fn list(
@@ -26,11 +22,12 @@ impl Api {
         let query =
             format!("readings/{}/{}/{start}/{end}/{}", caller.tenant(), request.sensor_id, request.newest_first);
         self.reach(&request.min_seq).await?;
-        let as_of = Some(self.now());
+        let (as_of, stale) = (Some(self.now()), self.is_stale());
         let Some(series) = self.series(caller, &request.sensor_id)? else {
             return Ok(pb::ListReadingsResponse {
                 unit: self.unit(caller, &request.sensor_id),
                 as_of,
+                stale,
                 ..Default::default()
             });
         };
@@ -68,74 +65,13 @@ impl Api {
             next_page_token,
             unit: series.unit(),
             as_of,
+            stale,
         })
     }
 
-    fn unit(&self, caller: &Caller, sensor_id: &str) -> String {
+    pub(super) fn unit(&self, caller: &Caller, sensor_id: &str) -> String {
         let known = self.engine.catalog.find(caller.tenant(), sensor_id);
         known.and_then(|known| known.sensor).map(|sensor| sensor.unit.clone()).unwrap_or_default()
-    }
-
-    pub(super) async fn aggregate(
-        &self,
-        caller: &Caller,
-        request: pb::AggregateReadingsRequest,
-    ) -> Result<pb::AggregateReadingsResponse> {
-        let (from, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
-        let width = request.interval.as_ref().map(width).transpose()?;
-        let size = page::size(request.page_size, 1000, 10_000)? as usize;
-        let query = format!("aggregates/{}/{:?}/{width:?}/{from}/{end}", caller.tenant(), request.sensor_ids);
-        self.reach(&request.min_seq).await?;
-        let as_of = Some(self.now());
-        let mut start = match width {
-            Some(width) if from != i64::MIN => bucket_start(from, width),
-            _ => from,
-        };
-        if let Some(next) = page::after(&query, &request.page_token)? {
-            start = next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?;
-        }
-        let mut found = Vec::with_capacity(request.sensor_ids.len());
-        for sensor_id in &request.sensor_ids {
-            let buckets = match self.series(caller, sensor_id)? {
-                Some(series) => self.buckets(&series, (start, end), width, size).await?,
-                None => Vec::new(),
-            };
-            found.push((sensor_id, buckets));
-        }
-        // every sensor's page ends before the first bucket that did not fit for one of them
-        let next = found.iter().filter_map(|(_, buckets)| buckets.get(size)).map(|bucket| bucket.start).min();
-        let until = next.unwrap_or(i64::MAX);
-        let whole_from = request.start_time.as_ref().filter(|_| width.is_none()).map(|_| from);
-        let sensors = found
-            .into_iter()
-            .map(|(sensor_id, buckets)| pb::SensorAggregates {
-                sensor_id: sensor_id.clone(),
-                unit: self.unit(caller, sensor_id),
-                buckets: buckets.into_iter().filter(|b| b.start < until).map(|b| bucket(b, whole_from)).collect(),
-            })
-            .collect();
-        let next_page_token = next.map(|next| page::token(&query, &next.to_string())).unwrap_or_default();
-        Ok(pb::AggregateReadingsResponse { sensors, next_page_token, as_of })
-    }
-
-    /// The first buckets of a series in a range, and one more than `size` where there are more.
-    async fn buckets(
-        &self,
-        series: &Arc<Series>,
-        range: (i64, i64),
-        width: Option<i64>,
-        size: usize,
-    ) -> Result<Vec<Bucket>> {
-        let mut buckets = width.map_or_else(Buckets::whole, Buckets::aligned);
-        let mut history = History::with_headers(&self.engine, series, range).await?;
-        for run in 0..history.runs() {
-            history.summarise(run, &mut buckets).await?;
-            // the last one may not be complete before the next run
-            if buckets.len() > size + 1 {
-                break;
-            }
-        }
-        Ok(buckets.finish())
     }
 
     pub(super) fn latest(
@@ -146,7 +82,7 @@ impl Api {
         let size = page::size(request.page_size, 1000, 10_000)? as usize;
         let query = format!("latest/{}/{:?}", caller.tenant(), request.sensor_ids);
         let after = page::after(&query, &request.page_token)?.unwrap_or_default();
-        let as_of = Some(self.now());
+        let (as_of, stale) = (Some(self.now()), self.is_stale());
         let mut readings: Vec<pb::Reading> = Vec::new();
         let mut take = |series: &Arc<Series>| {
             if series.is_visible(&caller.scope)
@@ -176,7 +112,7 @@ impl Api {
             Some(last) => page::token(&query, &last.sensor_id),
             None => String::new(),
         };
-        Ok(pb::ListLatestReadingsResponse { readings, next_page_token, as_of })
+        Ok(pb::ListLatestReadingsResponse { readings, next_page_token, as_of, stale })
     }
 
     pub(super) async fn quarantine(
@@ -210,26 +146,5 @@ impl Api {
             })
             .collect();
         Ok(pb::ListQuarantineResponse { sensors, next_page_token })
-    }
-}
-
-fn width(interval: &prost_types::Duration) -> Result<i64> {
-    let nanos = time::to_duration(interval).and_then(|d| i64::try_from(d.as_nanos()).ok());
-    nanos
-        .filter(|nanos| (SECOND..=LONGEST_INTERVAL).contains(nanos))
-        .ok_or_else(|| Error::invalid("interval", "must be from 1 s to 366 d"))
-}
-
-fn bucket(bucket: Bucket, whole_from: Option<i64>) -> pb::Bucket {
-    let aggregate = bucket.aggregate;
-    pb::Bucket {
-        start: Some(time::from_nanos(whole_from.unwrap_or(bucket.start))),
-        count: u32::try_from(aggregate.count).unwrap_or(u32::MAX),
-        mean: aggregate.mean(),
-        min: aggregate.min,
-        max: aggregate.max,
-        sum: aggregate.sum.value(),
-        first: aggregate.first.1,
-        last: aggregate.last.1,
     }
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use sensormesh_mesh::Sender;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_types::{Caller, Result};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Answers, Api, range};
 use crate::batch;
@@ -16,40 +15,38 @@ use crate::history::History;
 /// Readings of one message: about 32 KiB.
 const READINGS: usize = 4096;
 
-type Sending = mpsc::Sender<Result<pb::StreamReadingsResponse>>;
-
 impl Api {
     pub(super) async fn stream(
         &self,
         caller: &Caller,
         request: pb::StreamReadingsRequest,
     ) -> Result<Answers<pb::StreamReadingsResponse>> {
-        let (start, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
+        let range = range(request.start_time.as_ref(), request.end_time.as_ref())?;
         self.reach(&request.min_seq).await?;
         let mut series = Vec::with_capacity(request.sensor_ids.len());
         for sensor_id in &request.sensor_ids {
             series.extend(self.series(caller, sensor_id)?);
         }
-        let (answers, outgoing) = mpsc::channel(2);
+        let first =
+            pb::StreamReadingsResponse { as_of: Some(self.now()), stale: self.is_stale(), ..Default::default() };
         let engine = self.engine.clone();
-        tokio::spawn(async move {
+        Ok(sensormesh_mesh::produce(|answers| async move {
+            answers.send(first).await;
             for series in series {
-                match send(&engine, &series, (start, end), &answers).await {
-                    Ok(true) => {}
-                    Ok(false) => return,
-                    Err(error) => {
-                        let _ = answers.send(Err(error)).await; // the reader may have gone
-                        return;
-                    }
-                }
+                send(&engine, &series, range, &answers).await?;
             }
-        });
-        Ok(sensormesh_mesh::stream(ReceiverStream::new(outgoing)))
+            Ok(())
+        }))
     }
 }
 
-/// Sends one series; answers whether the reader is still there.
-async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), answers: &Sending) -> Result<bool> {
+/// Sends one series.
+async fn send(
+    engine: &Engine,
+    series: &Arc<Series>,
+    range: (i64, i64),
+    answers: &Sender<pb::StreamReadingsResponse>,
+) -> Result<()> {
     let name = pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit() };
     let mut names = vec![name];
     let mut history = History::open(engine, series, range).await?;
@@ -60,17 +57,14 @@ async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), answers:
         while from < column.len() {
             let to = column.len().min(from + READINGS);
             let groups = vec![batch::pack_column(series.number, &column.slice(from..to))];
-            let message = pb::StreamReadingsResponse { names: std::mem::take(&mut names), groups };
-            if answers.send(Ok(message)).await.is_err() {
-                return Ok(false);
-            }
+            let names = std::mem::take(&mut names);
+            answers.send(pb::StreamReadingsResponse { names, groups, ..Default::default() }).await;
             from = to;
         }
     }
-    if names.is_empty() {
-        return Ok(true);
+    if !names.is_empty() {
+        // a series without readings in the range is named all the same
+        answers.send(pb::StreamReadingsResponse { names, ..Default::default() }).await;
     }
-    // a series without readings in the range is named all the same
-    let message = pb::StreamReadingsResponse { names, groups: Vec::new() };
-    Ok(answers.send(Ok(message)).await.is_ok())
+    Ok(())
 }

@@ -2,12 +2,14 @@
 
 mod devices;
 mod durability;
+mod export;
 mod history;
 mod isolation;
 mod quarantine;
 mod recorded;
 mod rows;
 mod stream;
+mod summaries;
 mod system;
 mod watch;
 
@@ -67,6 +69,15 @@ on_both_engines!(
     watch::cursors_that_cannot_be_resumed_are_refused,
     watch::a_reader_that_takes_nothing_is_ended_with_its_cursor,
     recorded::a_recording_comes_back_and_its_means_are_exact,
+    summaries::statistics_equal_a_naive_recount_on_every_page,
+    summaries::a_counters_increases_add_up_over_resets_and_pages,
+    summaries::days_are_those_of_the_time_zone,
+    summaries::gaps_are_filled_as_asked_on_every_page,
+    summaries::what_makes_no_sense_is_refused_by_its_field,
+    summaries::a_chart_keeps_its_ends_and_its_peaks,
+    export::history_is_a_table_of_everything_in_the_zone_asked_for,
+    export::summaries_are_a_table_sensor_after_sensor,
+    export::an_export_is_refused_before_its_first_byte,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,10 +53,28 @@ export default {
     await dashboard.room("Server room");
     await page.getByText("Load", { exact: true }).first().click();
     await dashboard.points(2);
+    // Each chart as a table: single readings, then summaries.
+    await system.logIn();
+    const { readings } = await system.call("/v1/sensors/this-machine.load_1m/readings?pageSize=10000");
+    const single = await dashboard.download();
+    assert.equal(single[0].join(), "time,sensor_id,value,unit,quality");
+    const values = new Map(readings.map((reading) => [Date.parse(reading.time), reading.value]));
+    const known = single.slice(1).filter(([time]) => values.has(Date.parse(time)));
+    assert.ok(known.length >= 2, "what was there before is in the table");
+    for (const [time, sensor, value] of known) {
+      assert.equal(sensor, "this-machine.load_1m");
+      assert.equal(Number(value), values.get(Date.parse(time)));
+    }
     for (const range of ["1 h", "24 h", "7 d", "30 d"]) {
       await page.getByRole("button", { name: range, exact: true }).click();
       await dashboard.points(1);
     }
+    const summed = await dashboard.download();
+    assert.equal(summed[0].join(), "start,room_id,metric,unit,count,mean,min,max");
+    const [, , metric, , count, mean, min, max] = summed[1];
+    assert.equal(metric, "load");
+    assert.ok(Number(count) >= 1, `${count} readings in the first interval`);
+    assert.ok(Number(min) <= Number(mean) && Number(mean) <= Number(max), summed[1].join());
     if (shots) await page.screenshot({ path: join(shots, "room.png") });
     await dashboard.done();
     await system.stop();

@@ -1,0 +1,132 @@
+//! Summaries of readings: in intervals of a fixed length, or of a calendar.
+
+mod buckets;
+mod detail;
+mod grid;
+
+pub use buckets::{Bucket, Buckets};
+pub use detail::{Detail, Increase, Wanted};
+pub use grid::{Grid, Unit, bucket_start};
+
+use crate::{Column, Reading};
+
+/// A sum whose rounding error does not grow with the number of terms (Neumaier's variant of Kahan's algorithm).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sum {
+    total: f64,
+    lost: f64,
+}
+
+impl Sum {
+    /// Adds one term.
+    #[inline]
+    pub fn add(&mut self, term: f64) {
+        let total = self.total + term;
+        self.lost +=
+            if self.total.abs() >= term.abs() { (self.total - total) + term } else { (term - total) + self.total };
+        self.total = total;
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: Sum) {
+        self.add(other.total);
+        self.lost += other.lost;
+    }
+
+    /// The sum; infinite or NaN only where the terms' true sum leaves the range of `f64`.
+    pub fn value(self) -> f64 {
+        let value = self.total + self.lost;
+        if value.is_nan() { self.total } else { value }
+    }
+}
+
+/// Count, sum, extremes, first and last of some readings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Aggregate {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub sum: Sum,
+    /// The smallest value.
+    pub min: f64,
+    /// The greatest value.
+    pub max: f64,
+    /// The earliest one's time and value.
+    pub first: (i64, f64),
+    /// The latest one's time and value.
+    pub last: (i64, f64),
+}
+
+impl Aggregate {
+    /// The summary of a single reading.
+    pub fn of(time: i64, value: f64) -> Self {
+        let mut sum = Sum::default();
+        sum.add(value);
+        Self { count: 1, sum, min: value, max: value, first: (time, value), last: (time, value) }
+    }
+
+    /// The summary of the readings of a column that take part in aggregates.
+    pub fn of_column(column: &Column) -> Option<Self> {
+        let mut aggregate = None;
+        for reading in column.iter().filter(|r| r.quality.counts()) {
+            add(&mut aggregate, reading);
+        }
+        aggregate
+    }
+
+    /// The arithmetic mean.
+    #[allow(clippy::cast_precision_loss)] // exact up to 2^53 readings
+    pub fn mean(&self) -> f64 {
+        self.sum.value() / self.count as f64
+    }
+
+    /// Adds one reading.
+    #[inline]
+    pub fn add(&mut self, time: i64, value: f64) {
+        self.count += 1;
+        self.sum.add(value);
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        if time < self.first.0 {
+            self.first = (time, value);
+        }
+        if time >= self.last.0 {
+            self.last = (time, value);
+        }
+    }
+
+    /// Adds the summary of other readings.
+    pub fn merge(&mut self, other: &Aggregate) {
+        self.count += other.count;
+        self.sum.merge(other.sum);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        if other.first.0 < self.first.0 {
+            self.first = other.first;
+        }
+        if other.last.0 >= self.last.0 {
+            self.last = other.last;
+        }
+    }
+}
+
+fn add(aggregate: &mut Option<Aggregate>, reading: Reading) {
+    match aggregate {
+        Some(aggregate) => aggregate.add(reading.time, reading.value),
+        None => *aggregate = Some(Aggregate::of(reading.time, reading.value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_keeps_what_plain_addition_loses() {
+        let mut sum = Sum::default();
+        for term in [1e16, 1.0, -1e16] {
+            sum.add(term);
+        }
+        assert_eq!(sum.value(), 1.0);
+    }
+}

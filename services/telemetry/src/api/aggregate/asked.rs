@@ -1,0 +1,167 @@
+//! What a request for summaries asks, checked.
+
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_proto::telemetry::v1::{CalendarUnit, Gap, Statistic};
+use sensormesh_series::{Bucket, Grid, Unit, Wanted};
+use sensormesh_types::{Error, Result, time};
+
+use crate::api::range;
+
+const SECOND: i64 = 1_000_000_000;
+const LONGEST_INTERVAL: i64 = 366 * 86_400 * SECOND;
+
+/// What is given where nobody says.
+const USUAL: [Statistic; 6] =
+    [Statistic::Mean, Statistic::Min, Statistic::Max, Statistic::Sum, Statistic::First, Statistic::Last];
+
+/// What a request for summaries asks.
+pub struct Asked {
+    /// The buckets.
+    pub grid: Grid,
+    /// From when: the start of a bucket, or the first reading.
+    pub start: i64,
+    /// Until when, not included.
+    pub end: i64,
+    /// The start of the one bucket of a whole range, where the request has one.
+    pub whole_from: Option<i64>,
+    /// What is wanted, each once.
+    pub statistics: Vec<Statistic>,
+    /// What takes every reading to know.
+    pub wanted: Wanted,
+    /// What is shown of buckets without readings; `None` = they are left out.
+    pub gap: Option<Gap>,
+}
+
+impl Asked {
+    /// Checks a request.
+    pub fn of(request: &pb::AggregateReadingsRequest) -> Result<Self> {
+        let (from, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
+        let zone = time::zone("time_zone", &request.time_zone)?;
+        let unit = match request.calendar() {
+            CalendarUnit::Unspecified => None,
+            CalendarUnit::Day => Some(Unit::Day),
+            CalendarUnit::Week => Some(Unit::Week),
+            CalendarUnit::Month => Some(Unit::Month),
+            CalendarUnit::Year => Some(Unit::Year),
+        };
+        let grid = match (unit, &request.interval) {
+            (Some(_), Some(_)) => return Err(Error::invalid("calendar", "cannot be given together with `interval`")),
+            (Some(unit), None) => Grid::Calendar(unit, zone),
+            (None, Some(interval)) => Grid::Fixed(width(interval)?),
+            (None, None) => Grid::Whole,
+        };
+        let gap = Some(request.gap()).filter(|gap| !matches!(gap, Gap::Unspecified | Gap::None));
+        if gap.is_some() {
+            let bounded = request.start_time.is_some() && request.end_time.is_some() && grid != Grid::Whole;
+            if !bounded {
+                let message = "needs `start_time`, `end_time`, and `interval` or `calendar`";
+                return Err(Error::invalid("gap", message));
+            }
+        }
+        let mut statistics: Vec<Statistic> = request.statistics().collect();
+        if statistics.is_empty() {
+            statistics.extend(USUAL);
+        }
+        let mut seen = Vec::new();
+        statistics.retain(|statistic| {
+            !seen.contains(statistic) && {
+                seen.push(*statistic);
+                true
+            }
+        });
+        let wanted = Wanted {
+            deviation: statistics.contains(&Statistic::Stddev),
+            percentiles: request.percentiles.clone(),
+            increase: statistics.iter().any(|s| matches!(s, Statistic::Increase | Statistic::Rate)),
+        };
+        let whole_from = Some(from).filter(|_| grid == Grid::Whole && request.start_time.is_some());
+        let start = if from == i64::MIN || grid == Grid::Whole { from } else { grid.start_of(from) };
+        Ok(Self { grid, start, end, whole_from, statistics, wanted, gap })
+    }
+
+    /// How many numbers a bucket has.
+    pub fn width(&self) -> usize {
+        1 + self.statistics.len() + self.wanted.percentiles.len()
+    }
+
+    /// The statistics that a gap can be filled with, the percentiles last.
+    pub fn levels(&self, bucket: &Bucket) -> Vec<f64> {
+        let levels = self.statistics.iter().filter(|s| is_level(**s)).filter_map(|s| statistic(*s, bucket));
+        levels.chain(bucket.detail.percentiles.iter().copied()).collect()
+    }
+
+    /// A bucket with readings, in the contract's form.
+    pub fn bucket(&self, bucket: &Bucket) -> pb::Bucket {
+        let mut out = pb::Bucket {
+            start: Some(time::from_nanos(self.whole_from.unwrap_or(bucket.start))),
+            count: u32::try_from(bucket.aggregate.count).unwrap_or(u32::MAX),
+            percentiles: bucket.detail.percentiles.clone(),
+            ..Default::default()
+        };
+        for wanted in &self.statistics {
+            if let Some(place) = place(&mut out, *wanted) {
+                *place = statistic(*wanted, bucket);
+            }
+        }
+        out
+    }
+
+    /// A bucket without readings, with the levels that stand in for them.
+    pub fn filled(&self, start: i64, levels: Option<&[f64]>) -> pb::Bucket {
+        let mut out = pb::Bucket { start: Some(time::from_nanos(start)), ..Default::default() };
+        let Some(levels) = levels else { return out };
+        let wanted: Vec<Statistic> = self.statistics.iter().copied().filter(|s| is_level(*s)).collect();
+        for (wanted, level) in wanted.iter().zip(levels) {
+            if let Some(place) = place(&mut out, *wanted) {
+                *place = Some(*level);
+            }
+        }
+        out.percentiles = levels.get(wanted.len()..).unwrap_or_default().to_vec();
+        out
+    }
+}
+
+fn width(interval: &prost_types::Duration) -> Result<i64> {
+    let nanos = time::to_duration(interval).and_then(|d| i64::try_from(d.as_nanos()).ok());
+    nanos
+        .filter(|nanos| (SECOND..=LONGEST_INTERVAL).contains(nanos))
+        .ok_or_else(|| Error::invalid("interval", "must be from 1 s to 366 d"))
+}
+
+/// Whether it says how high readings are, and not how many there are or what they add up to.
+fn is_level(statistic: Statistic) -> bool {
+    use Statistic::{First, Last, Max, Mean, Min, Stddev};
+    matches!(statistic, Mean | Min | Max | First | Last | Stddev)
+}
+
+fn statistic(statistic: Statistic, bucket: &Bucket) -> Option<f64> {
+    let (aggregate, detail) = (&bucket.aggregate, &bucket.detail);
+    match statistic {
+        Statistic::Mean => Some(aggregate.mean()),
+        Statistic::Min => Some(aggregate.min),
+        Statistic::Max => Some(aggregate.max),
+        Statistic::Sum => Some(aggregate.sum.value()),
+        Statistic::First => Some(aggregate.first.1),
+        Statistic::Last => Some(aggregate.last.1),
+        Statistic::Stddev => detail.deviation,
+        Statistic::Increase => detail.increase.map(|increase| increase.total),
+        Statistic::Rate => detail.increase.map(|increase| increase.per_second()),
+        Statistic::Unspecified | Statistic::Count => None,
+    }
+}
+
+/// Where the contract's bucket has a statistic; the count has a place of its own.
+pub fn place(bucket: &mut pb::Bucket, statistic: Statistic) -> Option<&mut Option<f64>> {
+    match statistic {
+        Statistic::Mean => Some(&mut bucket.mean),
+        Statistic::Min => Some(&mut bucket.min),
+        Statistic::Max => Some(&mut bucket.max),
+        Statistic::Sum => Some(&mut bucket.sum),
+        Statistic::First => Some(&mut bucket.first),
+        Statistic::Last => Some(&mut bucket.last),
+        Statistic::Stddev => Some(&mut bucket.stddev),
+        Statistic::Increase => Some(&mut bucket.increase),
+        Statistic::Rate => Some(&mut bucket.rate),
+        Statistic::Unspecified | Statistic::Count => None,
+    }
+}

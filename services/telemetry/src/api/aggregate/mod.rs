@@ -1,0 +1,211 @@
+//! Summaries, page by page.
+
+mod asked;
+
+use std::sync::Arc;
+
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_proto::telemetry::v1::Gap;
+use sensormesh_series::{Bucket, Buckets, gap};
+use sensormesh_types::{Caller, Error, Result, page};
+
+pub(super) use asked::{Asked, place};
+
+use super::Api;
+use crate::catalog::Series;
+use crate::history::History;
+
+/// The most numbers in an answer: about 10 MiB.
+const MOST_NUMBERS: usize = 1_000_000;
+
+impl Api {
+    pub(super) async fn aggregate(
+        &self,
+        caller: &Caller,
+        request: pb::AggregateReadingsRequest,
+    ) -> Result<pb::AggregateReadingsResponse> {
+        let asked = Asked::of(&request)?;
+        let room = MOST_NUMBERS / (asked.width() * request.sensor_ids.len().max(1));
+        let size = (page::size(request.page_size, 1000, 10_000)? as usize).min(room).max(1);
+        let unpaged = pb::AggregateReadingsRequest {
+            page_size: 0,
+            page_token: String::new(),
+            min_seq: String::new(),
+            ..request.clone()
+        };
+        let query = format!("aggregates/{}/{unpaged:?}", caller.tenant());
+        self.reach(&request.min_seq).await?;
+        let (as_of, stale) = (Some(self.now()), self.is_stale());
+        let start = match page::after(&query, &request.page_token)? {
+            Some(next) => next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?,
+            None => asked.start,
+        };
+        let mut series = Vec::with_capacity(request.sensor_ids.len());
+        for sensor_id in &request.sensor_ids {
+            series.push(self.series(caller, sensor_id)?);
+        }
+        let (pages, next) = match asked.gap {
+            Some(gap) => self.dense(&asked, gap, &series, start, size).await?,
+            None => self.sparse(&asked, &series, start, size).await?,
+        };
+        let sensors = request.sensor_ids.iter().zip(pages).map(|(sensor_id, buckets)| pb::SensorAggregates {
+            sensor_id: sensor_id.clone(),
+            unit: self.unit(caller, sensor_id),
+            buckets,
+        });
+        let next_page_token = next.map(|next| page::token(&query, &next.to_string())).unwrap_or_default();
+        Ok(pb::AggregateReadingsResponse { sensors: sensors.collect(), next_page_token, as_of, stale })
+    }
+
+    /// A page of the buckets that hold readings, and where the next one starts.
+    async fn sparse(
+        &self,
+        asked: &Asked,
+        series: &[Option<Arc<Series>>],
+        start: i64,
+        size: usize,
+    ) -> Result<(Vec<Vec<pb::Bucket>>, Option<i64>)> {
+        let mut found = Vec::with_capacity(series.len());
+        for series in series {
+            found.push(match series {
+                Some(series) => self.buckets(asked, series, (start, asked.end), size).await?,
+                None => Vec::new(),
+            });
+        }
+        // every sensor's page ends before the first bucket that did not fit for one of them
+        let next = found.iter().filter_map(|buckets| buckets.get(size)).map(|bucket| bucket.start).min();
+        let until = next.unwrap_or(i64::MAX);
+        let page = |buckets: Vec<Bucket>| {
+            buckets.iter().filter(|b| b.start < until).map(|bucket| asked.bucket(bucket)).collect()
+        };
+        Ok((found.into_iter().map(page).collect(), next))
+    }
+
+    /// A page of all buckets of the range, and where the next one starts.
+    async fn dense(
+        &self,
+        asked: &Asked,
+        gap: Gap,
+        series: &[Option<Arc<Series>>],
+        start: i64,
+        size: usize,
+    ) -> Result<(Vec<Vec<pb::Bucket>>, Option<i64>)> {
+        let (mut starts, mut until) = (Vec::new(), start);
+        while until < asked.end && starts.len() < size {
+            starts.push(until);
+            until = asked.grid.span(until).1;
+        }
+        let mut pages = Vec::with_capacity(series.len());
+        for series in series {
+            let found = match series {
+                Some(series) => self.buckets(asked, series, (start, until.min(asked.end)), size).await?,
+                None => Vec::new(),
+            };
+            let mut rows: Vec<gap::Level> = starts.iter().map(|start| (*start, None)).collect();
+            let row_of = |bucket: &Bucket| starts.binary_search(&bucket.start).ok();
+            for bucket in &found {
+                if let Some(row) = row_of(bucket) {
+                    rows[row].1 = Some(asked.levels(bucket));
+                }
+            }
+            if let Some(series) = series {
+                self.fill(asked, gap, series, &mut rows, until).await?;
+            }
+            let mut page: Vec<_> = rows.iter().map(|(start, levels)| asked.filled(*start, levels.as_deref())).collect();
+            for bucket in &found {
+                if let Some(row) = row_of(bucket) {
+                    page[row] = asked.bucket(bucket);
+                }
+            }
+            pages.push(page);
+        }
+        Ok((pages, Some(until).filter(|until| *until < asked.end)))
+    }
+
+    /// Fills the rows of a page that ends at `until`. Its neighbours are looked up where its ends are empty.
+    async fn fill(
+        &self,
+        asked: &Asked,
+        gap: Gap,
+        series: &Arc<Series>,
+        rows: &mut [gap::Level],
+        until: i64,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (rows.first().cloned(), rows.last().cloned()) else { return Ok(()) };
+        let carried = matches!(gap, Gap::Previous | Gap::Linear) && first.1.is_none();
+        let before = if carried { self.last_before(series, (asked.start, first.0)).await? } else { None };
+        let before = self.neighbour(asked, series, before).await?;
+        match gap {
+            Gap::Previous => gap::previous(rows, before.map(|(_, levels)| levels)),
+            Gap::Linear => {
+                let after = match last.1 {
+                    None if until < asked.end => self.first_after(series, (until, asked.end)).await?,
+                    _ => None,
+                };
+                let after = self.neighbour(asked, series, after).await?;
+                gap::linear(rows, before, after.as_ref());
+            }
+            Gap::Unspecified | Gap::None | Gap::Null => {}
+        }
+        Ok(())
+    }
+
+    /// The bucket that holds a reading: its start and levels.
+    async fn neighbour(
+        &self,
+        asked: &Asked,
+        series: &Arc<Series>,
+        reading: Option<(i64, f64)>,
+    ) -> Result<Option<(i64, Vec<f64>)>> {
+        let Some((time, _)) = reading else { return Ok(None) };
+        let (start, end) = asked.grid.span(time);
+        let found = self.buckets(asked, series, (start, end.min(asked.end)), 1).await?;
+        Ok(found.first().map(|bucket| (bucket.start, asked.levels(bucket))))
+    }
+
+    /// The first buckets of a series in a range, and one more than `size` where there are more.
+    async fn buckets(
+        &self,
+        asked: &Asked,
+        series: &Arc<Series>,
+        range: (i64, i64),
+        size: usize,
+    ) -> Result<Vec<Bucket>> {
+        let steps_in = asked.wanted.increase && range.0 > asked.start;
+        let before = if steps_in { self.last_before(series, (asked.start, range.0)).await? } else { None };
+        let mut buckets = Buckets::of(asked.grid.clone(), asked.wanted.clone()).after(before);
+        let mut history = History::with_headers(&self.engine, series, range).await?;
+        for run in 0..history.runs() {
+            history.summarise(run, &mut buckets).await?;
+            // the last one may not be complete before the next run
+            if buckets.len() > size + 1 {
+                break;
+            }
+        }
+        Ok(buckets.finish())
+    }
+
+    /// The last reading in a range that takes part in aggregates.
+    async fn last_before(&self, series: &Arc<Series>, range: (i64, i64)) -> Result<Option<(i64, f64)>> {
+        let mut history = History::open(&self.engine, series, range).await?;
+        for run in (0..history.runs()).rev() {
+            let column = history.load(run).await?;
+            if let Some(reading) = column.iter().rev().find(|reading| reading.quality.counts()) {
+                return Ok(Some((reading.time, reading.value)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first reading in a range that takes part in aggregates.
+    async fn first_after(&self, series: &Arc<Series>, range: (i64, i64)) -> Result<Option<(i64, f64)>> {
+        let mut history = History::open(&self.engine, series, range).await?;
+        for run in 0..history.runs() {
+            let column = history.load(run).await?;
+            if let Some(reading) = column.iter().find(|reading| reading.quality.counts()) {
+                return Ok(Some((reading.time, reading.value)));
+            }
+        }
+        Ok(None)
+    }
+}
