@@ -26,11 +26,13 @@ mod aggregate;
 pub mod block;
 mod column;
 pub mod merge;
+mod quality;
 mod varint;
 pub mod wire;
 
 pub use aggregate::{Aggregate, Bucket, Buckets, Sum, bucket_start};
-pub use column::{Column, Quality, Reading, Upsert};
+pub use column::{Column, Reading, Upsert};
+pub use quality::{Flag, Quality, Test};
 
 /// The CRC32C of bytes: what guards everything that is stored in columns.
 pub fn checksum(bytes: &[u8]) -> u32 {

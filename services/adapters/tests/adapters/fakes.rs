@@ -66,7 +66,7 @@ impl FakeTelemetry {
                     let series = *state.series.entry(sensor_id.clone()).or_insert(next);
                     state.names.insert(series, sensor_id.clone());
                     let outcome = Some(telemetry::announced::Outcome::Series(series));
-                    answer.announced.push(telemetry::Announced { sensor_id, outcome });
+                    answer.announced.push(telemetry::Announced { sensor_id, outcome, ..Default::default() });
                 }
                 Ok(Some(answer))
             }

@@ -1,15 +1,14 @@
-//! What was stored, page by page: readings, summaries, latest values, the quarantine.
+//! What was stored, page by page: readings, summaries, latest values.
 
 use std::sync::Arc;
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_series::{Bucket, Buckets, bucket_start};
-use sensormesh_types::{Caller, Error, Result, Scope, page, time};
+use sensormesh_types::{Caller, Error, Result, page, time};
 
 use super::rows::row;
 use super::{Api, range};
 use crate::catalog::Series;
-use crate::db;
 use crate::history::History;
 
 const SECOND: i64 = 1_000_000_000;
@@ -29,7 +28,7 @@ impl Api {
         let as_of = Some(self.now());
         let Some(series) = self.series(caller, &request.sensor_id)? else {
             return Ok(pb::ListReadingsResponse {
-                unit: self.unit(caller, &request.sensor_id),
+                unit: self.unit(caller, &request.sensor_id, request.raw),
                 as_of,
                 ..Default::default()
             });
@@ -43,7 +42,7 @@ impl Api {
             }
         }
         let mut readings = Vec::new();
-        let mut history = History::open(&self.engine, &series, (start, end)).await?;
+        let mut history = History::open(&self.engine, &series, (start, end)).await?.raw(request.raw);
         for run in 0..history.runs() {
             let run = if request.newest_first { history.runs() - 1 - run } else { run };
             let column = history.load(run).await?;
@@ -66,14 +65,13 @@ impl Api {
         Ok(pb::ListReadingsResponse {
             readings: readings.into_iter().map(|reading| row(&series.sensor_id, reading)).collect(),
             next_page_token,
-            unit: series.unit(),
+            unit: series.unit(request.raw),
             as_of,
         })
     }
 
-    fn unit(&self, caller: &Caller, sensor_id: &str) -> String {
-        let known = self.engine.catalog.find(caller.tenant(), sensor_id);
-        known.and_then(|known| known.sensor).map(|sensor| sensor.unit.clone()).unwrap_or_default()
+    fn unit(&self, caller: &Caller, sensor_id: &str, raw: bool) -> String {
+        self.engine.catalog.find(caller.tenant(), sensor_id).map(|known| known.unit(raw)).unwrap_or_default()
     }
 
     pub(super) async fn aggregate(
@@ -97,7 +95,10 @@ impl Api {
         let mut found = Vec::with_capacity(request.sensor_ids.len());
         for sensor_id in &request.sensor_ids {
             let buckets = match self.series(caller, sensor_id)? {
-                Some(series) => self.buckets(&series, (start, end), width, size).await?,
+                Some(series) => {
+                    let history = History::with_headers(&self.engine, &series, (start, end)).await?.raw(request.raw);
+                    buckets_of(history, width, size).await?
+                }
                 None => Vec::new(),
             };
             found.push((sensor_id, buckets));
@@ -110,32 +111,12 @@ impl Api {
             .into_iter()
             .map(|(sensor_id, buckets)| pb::SensorAggregates {
                 sensor_id: sensor_id.clone(),
-                unit: self.unit(caller, sensor_id),
+                unit: self.unit(caller, sensor_id, request.raw),
                 buckets: buckets.into_iter().filter(|b| b.start < until).map(|b| bucket(b, whole_from)).collect(),
             })
             .collect();
         let next_page_token = next.map(|next| page::token(&query, &next.to_string())).unwrap_or_default();
         Ok(pb::AggregateReadingsResponse { sensors, next_page_token, as_of })
-    }
-
-    /// The first buckets of a series in a range, and one more than `size` where there are more.
-    async fn buckets(
-        &self,
-        series: &Arc<Series>,
-        range: (i64, i64),
-        width: Option<i64>,
-        size: usize,
-    ) -> Result<Vec<Bucket>> {
-        let mut buckets = width.map_or_else(Buckets::whole, Buckets::aligned);
-        let mut history = History::with_headers(&self.engine, series, range).await?;
-        for run in 0..history.runs() {
-            history.summarise(run, &mut buckets).await?;
-            // the last one may not be complete before the next run
-            if buckets.len() > size + 1 {
-                break;
-            }
-        }
-        Ok(buckets.finish())
     }
 
     pub(super) fn latest(
@@ -152,7 +133,7 @@ impl Api {
             if series.is_visible(&caller.scope)
                 && let Some(latest) = series.tail.lock().latest
             {
-                readings.push(row(&series.sensor_id, latest));
+                readings.push(row(&series.sensor_id, series.told(latest, request.raw)));
             }
             readings.len() <= size
         };
@@ -178,39 +159,19 @@ impl Api {
         };
         Ok(pb::ListLatestReadingsResponse { readings, next_page_token, as_of })
     }
+}
 
-    pub(super) async fn quarantine(
-        &self,
-        caller: &Caller,
-        request: &pb::ListQuarantineRequest,
-    ) -> Result<pb::ListQuarantineResponse> {
-        if !caller.scope.sites().is_empty() {
-            // what nobody has registered belongs to no site
-            return Ok(pb::ListQuarantineResponse::default());
+/// The first buckets of a history, and one more than `size` where there are more.
+async fn buckets_of(mut history: History, width: Option<i64>, size: usize) -> Result<Vec<Bucket>> {
+    let mut buckets = width.map_or_else(Buckets::whole, Buckets::aligned);
+    for run in 0..history.runs() {
+        history.summarise(run, &mut buckets).await?;
+        // the last one may not be complete before the next run
+        if buckets.len() > size + 1 {
+            break;
         }
-        let size = page::size(request.page_size, 100, 1000)?;
-        let query = format!("quarantine/{}", caller.tenant());
-        let after = page::after(&query, &request.page_token)?.unwrap_or_default();
-        let mut read = self.engine.databases.log.read(&Scope::tenant_of(caller.tenant())).await?;
-        let mut waiting = db::quarantine::page(&mut read, caller.tenant(), &after, size + 1).await?;
-        let more = waiting.len() > size as usize;
-        waiting.truncate(size as usize);
-        let next_page_token = match waiting.last().filter(|_| more) {
-            Some(last) => page::token(&query, &last.sensor_id),
-            None => String::new(),
-        };
-        let sensors = waiting
-            .into_iter()
-            .map(|waiting| pb::QuarantinedSensor {
-                sensor_id: waiting.sensor_id,
-                readings: waiting.readings,
-                first_time: Some(time::from_micros(waiting.first)),
-                last_time: Some(time::from_micros(waiting.last)),
-                sender: waiting.sender,
-            })
-            .collect();
-        Ok(pb::ListQuarantineResponse { sensors, next_page_token })
     }
+    Ok(buckets.finish())
 }
 
 fn width(interval: &prost_types::Duration) -> Result<i64> {

@@ -31,10 +31,10 @@ impl Api {
             series.extend(self.series(caller, sensor_id)?);
         }
         let (answers, outgoing) = mpsc::channel(2);
-        let engine = self.engine.clone();
+        let (engine, raw) = (self.engine.clone(), request.raw);
         tokio::spawn(async move {
             for series in series {
-                match send(&engine, &series, (start, end), &answers).await {
+                match send(&engine, &series, (start, end), raw, &answers).await {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(error) => {
@@ -49,10 +49,11 @@ impl Api {
 }
 
 /// Sends one series; answers whether the reader is still there.
-async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), answers: &Sending) -> Result<bool> {
-    let name = pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit() };
+async fn send(engine: &Engine, series: &Arc<Series>, range: (i64, i64), raw: bool, answers: &Sending) -> Result<bool> {
+    let name =
+        pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit(raw) };
     let mut names = vec![name];
-    let mut history = History::open(engine, series, range).await?;
+    let mut history = History::open(engine, series, range).await?.raw(raw);
     for run in 0..history.runs() {
         let column = history.load(run).await?;
         history.release();
