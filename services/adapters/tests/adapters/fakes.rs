@@ -152,6 +152,12 @@ unimplemented_telemetry! {
     list_latest_readings(ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     watch_readings(WatchReadingsRequest) -> Self::WatchReadingsStream;
     list_quarantine(ListQuarantineRequest) -> telemetry::ListQuarantineResponse;
+    release_quarantine(ReleaseQuarantineRequest) -> telemetry::ReleaseQuarantineResponse;
+    drop_quarantine(DropQuarantineRequest) -> telemetry::DropQuarantineResponse;
+    measure_completeness(MeasureCompletenessRequest) -> telemetry::MeasureCompletenessResponse;
+    create_calibration(CreateCalibrationRequest) -> telemetry::CreateCalibrationResponse;
+    list_calibrations(ListCalibrationsRequest) -> telemetry::ListCalibrationsResponse;
+    delete_calibration(DeleteCalibrationRequest) -> telemetry::DeleteCalibrationResponse;
 }
 
 /// Registers whatever it is asked to, unless it is dead.

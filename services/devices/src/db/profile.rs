@@ -25,14 +25,14 @@ fn read_profile(row: &Row) -> Result<Profile> {
         range_min: row.get("range_min")?,
         range_max: row.get("range_max")?,
         interval: row.get("expected_interval")?,
-        tests: row.get::<Option<Vec<u8>>>("quality_tests")?.map(read_tests).transpose()?,
+        tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(read_tests).transpose()?,
         builtin: false,
         stamp: Stamp { create_time: update_time, update_time, version: row.get("version")? },
     })
 }
 
-fn read_tests(bytes: Vec<u8>) -> Result<QualityTests> {
-    QualityTests::decode(bytes.as_slice()).map_err(Error::internal)
+fn read_tests(bytes: &[u8]) -> Result<QualityTests> {
+    QualityTests::decode(bytes).map_err(Error::internal)
 }
 
 /// Adds a profile; false where the id is taken.

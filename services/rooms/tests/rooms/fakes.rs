@@ -221,6 +221,12 @@ unimplemented_methods! {
     stream_readings(telemetry::StreamReadingsRequest) -> Streaming<telemetry::StreamReadingsResponse>;
     list_latest_readings(telemetry::ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     list_quarantine(telemetry::ListQuarantineRequest) -> telemetry::ListQuarantineResponse;
+    release_quarantine(telemetry::ReleaseQuarantineRequest) -> telemetry::ReleaseQuarantineResponse;
+    drop_quarantine(telemetry::DropQuarantineRequest) -> telemetry::DropQuarantineResponse;
+    measure_completeness(telemetry::MeasureCompletenessRequest) -> telemetry::MeasureCompletenessResponse;
+    create_calibration(telemetry::CreateCalibrationRequest) -> telemetry::CreateCalibrationResponse;
+    list_calibrations(telemetry::ListCalibrationsRequest) -> telemetry::ListCalibrationsResponse;
+    delete_calibration(telemetry::DeleteCalibrationRequest) -> telemetry::DeleteCalibrationResponse;
 }
 
 impl FakeTelemetry {

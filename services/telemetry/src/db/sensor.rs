@@ -36,15 +36,15 @@ fn told(row: &Row) -> Result<Told> {
             min: row.get("range_min")?,
             max: row.get("range_max")?,
             interval: row.get::<Option<i64>>("expected_interval")?.map(|micros| micros.saturating_mul(1000)),
-            quality_tests: row.get::<Option<Vec<u8>>>("quality_tests")?.map(tests).transpose()?,
+            quality_tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(tests).transpose()?,
             labels,
             deleted: row.get("deleted")?,
         },
     })
 }
 
-fn tests(bytes: Vec<u8>) -> Result<QualityTests> {
-    QualityTests::decode(bytes.as_slice()).map_err(Error::internal)
+fn tests(bytes: &[u8]) -> Result<QualityTests> {
+    QualityTests::decode(bytes).map_err(Error::internal)
 }
 
 /// Every sensor.

@@ -159,8 +159,8 @@ impl Track {
                 findings.changed = true;
             }
             None => {
-                findings.before =
-                    self.window.back().map(|(time, value)| Reading { time: *time, value: *value, quality })
+                let newest = self.window.back();
+                findings.before = newest.map(|(time, value)| Reading { time: *time, value: *value, quality });
             }
         }
     }
