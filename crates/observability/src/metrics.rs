@@ -40,6 +40,8 @@ pub const OPEN_CONNECTIONS: &str = "sensormesh.mesh.connections.open";
 pub const TASK_RESTARTS: &str = "sensormesh.task.restarts";
 /// Readings by `outcome`.
 pub const READINGS: &str = "sensormesh.telemetry.readings";
+/// Readings refused, by `reason`.
+pub const REFUSED_READINGS: &str = "sensormesh.telemetry.readings.refused";
 /// Batches of readings taken in.
 pub const BATCHES: &str = "sensormesh.telemetry.batches";
 /// Time from the start of a group commit to its fsync. Seconds.
@@ -94,6 +96,7 @@ struct Instruments {
     connections: OtelUpDownCounter<i64>,
     task_restarts: OtelCounter<u64>,
     readings: OtelCounter<u64>,
+    refused_readings: OtelCounter<u64>,
     batches: OtelCounter<u64>,
     commit: OtelHistogram<f64>,
     edge_refused: OtelCounter<u64>,
@@ -135,6 +138,7 @@ impl Instruments {
             connections: level(OPEN_CONNECTIONS, "Connections that are open."),
             task_restarts: counter(TASK_RESTARTS, "Background loops started again after they failed."),
             readings: counter(READINGS, "Readings received, by what became of them."),
+            refused_readings: counter(REFUSED_READINGS, "Readings refused, by why."),
             batches: counter(BATCHES, "Batches of readings received."),
             commit: seconds(COMMIT_DURATION, "Duration of group commits, fsync included."),
             edge_refused: counter(EDGE_REFUSED, "Requests the edge refused."),
@@ -353,6 +357,10 @@ pub struct Ingest {
     pub duplicate: Counter,
     /// Readings that were there already with another value.
     pub conflict: Counter,
+    /// Readings stored that are older than the newest one of their sensor.
+    pub late: Counter,
+    /// Readings stored that lie outside their sensor's range.
+    pub out_of_range: Counter,
     /// Readings refused.
     pub rejected: Counter,
     /// Readings kept aside until their sensor is known.
@@ -373,12 +381,19 @@ pub fn ingest() -> &'static Ingest {
             accepted: outcome("accepted"),
             duplicate: outcome("duplicate"),
             conflict: outcome("conflict"),
+            late: outcome("late"),
+            out_of_range: outcome("out_of_range"),
             rejected: outcome("rejected"),
             quarantined: outcome("quarantined"),
             batches: Counter::of(&all.batches, &[]),
             commit: Durations::of(&all.commit, &[]),
         }
     })
+}
+
+/// Readings that were refused, by the word that the contract has for why: `NON_FINITE`, `FUTURE`, `QUOTA`.
+pub fn refused_readings(reason: &str) -> Counter {
+    Counter::of(&instruments().refused_readings, &[KeyValue::new("reason", reason.to_ascii_lowercase())])
 }
 
 /// HTTP requests of one route (its template, never the path) with one answer. Keep the handle.

@@ -2,25 +2,7 @@
 
 use std::ops::Range;
 
-/// What is known of a reading's quality: a flag of QARTOD, as in the contract.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Quality(pub u8);
-
-impl Quality {
-    /// Nothing was found wrong: what almost every reading has.
-    pub const USUAL: Quality = Quality(0);
-    /// Outside the sensor's range. Kept, and left out of aggregates.
-    pub const OUT_OF_RANGE: Quality = Quality(4);
-    /// Its time is that of receipt because the sender gave none.
-    pub const TIME_OF_RECEIPT: Quality = Quality(5);
-    /// No value was measured.
-    pub const MISSING: Quality = Quality(9);
-
-    /// Whether a reading of this quality takes part in aggregates.
-    pub fn counts(self) -> bool {
-        self != Quality::OUT_OF_RANGE && self != Quality::MISSING
-    }
-}
+use crate::Quality;
 
 /// One value at one time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +20,7 @@ pub struct Reading {
 pub enum Upsert {
     /// There was none at that time.
     Inserted,
-    /// The same value was there already.
+    /// The same value was there already; its quality is the new one.
     Same,
     /// Another value was there; the new one took its place.
     Revised,
@@ -148,6 +130,15 @@ impl Column {
         }
     }
 
+    /// The same times with other values. `change` gets the times, the values, and the qualities, which are empty while all
+    /// are usual.
+    #[must_use]
+    pub fn with_values(mut self, change: impl FnOnce(&[i64], &mut [f64], &mut Vec<Quality>)) -> Self {
+        change(&self.times, &mut self.values, &mut self.qualities);
+        debug_assert!(self.qualities.is_empty() || self.qualities.len() == self.times.len());
+        self
+    }
+
     /// Appends readings that are all usual and newer than every one before: the fast path.
     ///
     /// The caller vouches for the order; a debug build checks it.
@@ -182,17 +173,16 @@ impl Column {
     }
 
     fn replace(&mut self, index: usize, value: f64, quality: Quality) -> Upsert {
-        if self.values[index].to_bits() == value.to_bits() {
-            return Upsert::Same;
-        }
+        let same = self.values[index].to_bits() == value.to_bits();
         self.values[index] = value;
         if self.qualities.is_empty() && quality != Quality::USUAL {
             self.qualities.resize(self.times.len(), Quality::USUAL);
         }
+        // also of the same value: what follows a reading may say more of it than was known when it came
         if let Some(kept) = self.qualities.get_mut(index) {
             *kept = quality;
         }
-        Upsert::Revised
+        if same { Upsert::Same } else { Upsert::Revised }
     }
 
     /// Lays `newer` over this column: where both have a reading at the same time, the newer one holds.

@@ -28,12 +28,14 @@ mod column;
 pub mod gap;
 mod lttb;
 pub mod merge;
+mod quality;
 mod varint;
 pub mod wire;
 
 pub use aggregate::{Aggregate, Bucket, Buckets, Detail, Grid, Increase, Sum, Unit, Wanted, bucket_start};
-pub use column::{Column, Quality, Reading, Upsert};
+pub use column::{Column, Reading, Upsert};
 pub use lttb::Lttb;
+pub use quality::{Flag, Quality, Test};
 
 /// The CRC32C of bytes: what guards everything that is stored in columns.
 pub fn checksum(bytes: &[u8]) -> u32 {

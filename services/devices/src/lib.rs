@@ -9,6 +9,7 @@ mod api;
 mod db;
 mod device;
 mod profile;
+mod quality;
 mod rules;
 mod sensor;
 
@@ -19,8 +20,10 @@ use sensormesh_types::Result;
 use serde::{Deserialize, Serialize};
 
 /// The tables of this service.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "devices", sql: include_str!("../migrations/0001_devices.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "devices", sql: include_str!("../migrations/0001_devices.sql") },
+    Migration { version: 2, name: "quality tests", sql: include_str!("../migrations/0002_quality_tests.sql") },
+];
 
 /// This service has nothing to configure yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,11 @@ use sensormesh_types::mask::{self, Fields};
 use sensormesh_types::quantity::{self, QUANTITIES, Quantity};
 use sensormesh_types::{Error, Result};
 
+use crate::quality;
 use crate::rules::{self, Stamp};
 
 /// Fields of a profile that an update may take.
-const FIELDS: &[&str] = &["name", "quantity", "unit", "range_min", "range_max", "expected_interval"];
+const FIELDS: &[&str] = &["name", "quantity", "unit", "range_min", "range_max", "expected_interval", "quality_tests"];
 /// Fields that an update may name and that never change.
 const FIXED: &[&str] = &["profile_id", "builtin", "etag"];
 
@@ -29,6 +30,8 @@ pub struct Profile {
     pub range_max: Option<f64>,
     /// How often such a sensor reports, in microseconds.
     pub interval: Option<i64>,
+    /// The tests that readings are put to, in the profile's unit.
+    pub tests: Option<proto::QualityTests>,
     /// Ships with the program.
     pub builtin: bool,
     /// When it was made and changed.
@@ -75,6 +78,8 @@ pub struct Effective {
     pub range: (Option<f64>, Option<f64>),
     /// How often it reports, in microseconds.
     pub interval: Option<i64>,
+    /// The tests that readings are put to, in `unit`.
+    pub tests: Option<proto::QualityTests>,
 }
 
 impl Profile {
@@ -90,6 +95,7 @@ impl Profile {
             unit: unit.to_owned(),
             range: (self.range_min.or(range.map(|r| r.0)), self.range_max.or(range.map(|r| r.1))),
             interval: self.interval.or(quantity.map(|quantity| i64::from(quantity.interval_seconds) * 1_000_000)),
+            tests: self.tests,
         }
     }
 
@@ -114,6 +120,7 @@ impl Profile {
             expected_interval: effective.interval.map(rules::interval_to_proto),
             builtin: self.builtin,
             etag: if self.builtin { String::new() } else { self.stamp.etag() },
+            quality_tests: effective.tests,
         }
     }
 
@@ -145,8 +152,12 @@ impl Profile {
         if takes("expected_interval", brought.expected_interval != shown.expected_interval) {
             changed.interval = rules::interval(brought.expected_interval.as_ref(), "profile.expected_interval")?;
         }
+        if fields.takes("quality_tests") {
+            changed.tests = brought.quality_tests;
+        }
         let range = changed.effective().range;
         rules::range(range.0, range.1, "profile.range_min")?;
+        changed.tests = quality::checked(changed.tests.as_ref(), range, "profile.quality_tests")?;
         Ok(changed)
     }
 }
@@ -159,6 +170,7 @@ pub fn fields(update_mask: Option<&prost_types::FieldMask>, brought: &proto::Pro
         "unit" => !brought.unit.is_empty(),
         "range_min" => brought.range_min.is_some(),
         "range_max" => brought.range_max.is_some(),
+        "quality_tests" => brought.quality_tests.is_some(),
         _ => brought.expected_interval.is_some(),
     })
 }

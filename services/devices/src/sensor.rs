@@ -7,6 +7,7 @@ use sensormesh_types::mask::{self, Fields};
 use sensormesh_types::{Error, Result, quantity, time};
 
 use crate::profile::{Effective, Profile};
+use crate::quality;
 use crate::rules::{self, Stamp};
 
 /// Fields of a sensor that an update may take.
@@ -22,7 +23,8 @@ const FIELDS: &[&str] = &[
     "suggested_metric",
 ];
 /// Fields that an update may name and that never change.
-const FIXED: &[&str] = &["sensor_id", "device_id", "site_id", "quantity", "create_time", "update_time", "etag"];
+const FIXED: &[&str] =
+    &["sensor_id", "device_id", "site_id", "quantity", "create_time", "update_time", "etag", "quality_tests"];
 
 /// One stream of numbers. What is empty or `None` comes from its profile.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -91,7 +93,9 @@ impl Sensor {
     pub fn effective(&self, profile: Option<&Profile>) -> Effective {
         let profile = profile.map(Profile::effective).unwrap_or_default();
         let unit = if self.unit.is_empty() { profile.unit.clone() } else { self.unit.clone() };
-        let range = if unit == profile.unit { profile.range } else { (None, None) };
+        let same = unit == profile.unit;
+        let range = if same { profile.range } else { (None, None) };
+        let tests = if same { profile.tests } else { profile.tests.as_ref().and_then(quality::in_another_unit) };
         let quantity = match profile.quantity.as_str() {
             "" => quantity::ucum(&unit).1.unwrap_or_default().to_owned(),
             _ => profile.quantity,
@@ -101,6 +105,7 @@ impl Sensor {
             unit,
             range: (self.range_min.or(range.0), self.range_max.or(range.1)),
             interval: self.interval.or(profile.interval),
+            tests,
         }
     }
 
@@ -125,6 +130,7 @@ impl Sensor {
             create_time: Some(time::from_micros(self.stamp.create_time)),
             update_time: Some(time::from_micros(self.stamp.update_time)),
             etag: self.stamp.etag(),
+            quality_tests: effective.tests,
         }
     }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_series::{Column, Quality, wire};
+use sensormesh_series::{Column, Quality, Test, wire};
 use sensormesh_types::{Code, Error, Result};
 
+use crate::calibration::Calibration;
 use crate::catalog::Series;
+use crate::flags;
 
 /// Readings of one or more series that were taken at the same times.
 #[derive(Clone, Debug)]
@@ -38,6 +40,15 @@ impl Group {
         Self { times, in_order, channels }
     }
 
+    /// The readings of one series calibrated, in the contract's form.
+    pub fn calibrated<'a>(&'a self, series: u32, calibration: &'a Calibration) -> impl Iterator<Item = pb::Group> + 'a {
+        self.channels.iter().filter(move |channel| channel.series.number == series).map(|channel| {
+            let mut channel = channel.clone();
+            calibration.apply(&self.times, &mut channel.values, &mut channel.qualities);
+            pack_times(&self.times, vec![pack_channel(channel.series.number, &channel.values, &channel.qualities)])
+        })
+    }
+
     /// How many readings.
     pub fn readings(&self) -> usize {
         self.times.len() * self.channels.len()
@@ -55,6 +66,12 @@ impl Group {
         let channel = Channel { series: Arc::clone(&channel.series), values, qualities };
         Group::new(places.iter().map(|i| self.times[*i]).collect(), vec![channel])
     }
+}
+
+/// How many readings lie outside their sensor's range.
+pub fn count_out_of_range(groups: &[Group]) -> usize {
+    let qualities = groups.iter().flat_map(|group| &group.channels).flat_map(|channel| &channel.qualities);
+    qualities.filter(|quality| quality.is_by(Test::GrossRange) && !quality.counts()).count()
 }
 
 /// How many readings groups hold.
@@ -97,9 +114,7 @@ fn pack_channel(series: u32, values: &[f64], qualities: &[Quality]) -> pb::Chann
 /// The qualities that are not the usual, in the contract's form.
 pub fn exceptions(qualities: &[Quality]) -> Vec<pb::QualityException> {
     let unusual = qualities.iter().enumerate().filter(|(_, quality)| **quality != Quality::USUAL);
-    unusual
-        .map(|(index, quality)| pb::QualityException { index: index as u32, quality: i32::from(quality.0) })
-        .collect()
+    unusual.map(|(index, quality)| flags::exception(index as u32, *quality)).collect()
 }
 
 /// The values of a channel; `None` where it has none or they cannot be read.
@@ -116,9 +131,9 @@ pub fn qualities(channel: &pb::Channel, readings: usize) -> Option<Vec<Quality>>
     let mut qualities = Vec::new();
     for exception in &channel.exceptions {
         let index = exception.index as usize;
-        let quality = pb::Quality::try_from(exception.quality).ok().and_then(|q| u8::try_from(q as i32).ok())?;
+        let quality = flags::of_exception(exception)?;
         qualities.resize(readings, Quality::USUAL);
-        *qualities.get_mut(index)? = Quality(quality);
+        *qualities.get_mut(index)? = quality;
     }
     Some(qualities)
 }
@@ -179,7 +194,7 @@ mod tests {
     #[test]
     fn a_quality_without_a_place_or_a_meaning_is_refused() {
         let channel = |index, quality| pb::Channel {
-            exceptions: vec![pb::QualityException { index, quality }],
+            exceptions: vec![pb::QualityException { index, quality, ..pb::QualityException::default() }],
             ..pb::Channel::default()
         };
         assert!(qualities(&channel(3, 4), 3).is_none());

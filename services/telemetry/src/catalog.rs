@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
+use sensormesh_proto::devices::v1::QualityTests;
+use sensormesh_series::Reading;
 use sensormesh_types::Scope;
 use tokio::time::Instant;
 
+use crate::calibration::Calibration;
+use crate::quality::Tests;
 use crate::tail::Tail;
 
 /// What `devices` says of a sensor.
@@ -25,6 +29,10 @@ pub struct Sensor {
     pub min: Option<f64>,
     /// The greatest value that can be true.
     pub max: Option<f64>,
+    /// How often it should report, nanoseconds.
+    pub interval: Option<i64>,
+    /// The tests that its readings are put to beside that of its range.
+    pub quality_tests: Option<QualityTests>,
     /// Labels to find it by.
     pub labels: BTreeMap<String, String>,
     /// Nobody has registered it any more; its readings stay.
@@ -54,6 +62,7 @@ pub struct Series {
     /// The sensor.
     pub sensor_id: Arc<str>,
     sensor: ArcSwapOption<Sensor>,
+    calibration: ArcSwapOption<Calibration>,
     /// Its unsealed readings and its latest one.
     pub tail: Mutex<Tail>,
 }
@@ -72,10 +81,37 @@ impl Series {
         }
     }
 
-    /// The unit of its values; empty where it is not known.
-    pub fn unit(&self) -> String {
-        self.sensor.load().as_ref().map(|s| s.unit.clone()).unwrap_or_default()
+    /// The tests that its readings are put to; of most there is none.
+    #[inline]
+    pub fn tests(&self) -> Option<Tests> {
+        let sensor = self.sensor.load();
+        let sensor = sensor.as_ref()?;
+        Tests::from_proto(sensor.quality_tests.as_ref()?, sensor.interval)
     }
+
+    /// How its values are calibrated where they are read; of most not at all.
+    pub fn calibration(&self) -> Option<Arc<Calibration>> {
+        self.calibration.load_full()
+    }
+
+    /// A reading as it is told: calibrated, unless it is wanted raw.
+    pub fn told(&self, reading: Reading, raw: bool) -> Reading {
+        match &*self.calibration.load() {
+            Some(calibration) if !raw => calibration.reading(reading),
+            _ => reading,
+        }
+    }
+
+    /// The unit of its values as they are told; empty where it is not known.
+    pub fn unit(&self, raw: bool) -> String {
+        unit(self.sensor.load().as_ref(), self.calibration.load().as_ref(), raw)
+    }
+}
+
+/// The unit of a sensor's values as they are told.
+fn unit(sensor: Option<&Arc<Sensor>>, calibration: Option<&Arc<Calibration>>, raw: bool) -> String {
+    let calibrated = calibration.filter(|_| !raw).map(|c| c.unit()).filter(|unit| !unit.is_empty());
+    calibrated.or(sensor.map(|s| s.unit.as_str())).unwrap_or_default().to_owned()
 }
 
 /// A sensor, its series, or both.
@@ -85,6 +121,8 @@ pub struct Known {
     pub sensor: Option<Arc<Sensor>>,
     /// Its readings, once it has or was announced to have some.
     pub series: Option<Arc<Series>>,
+    /// How its values are calibrated.
+    pub calibration: Option<Arc<Calibration>>,
     /// When this service had it registered.
     ensured: Option<Instant>,
 }
@@ -93,6 +131,11 @@ impl Known {
     /// The sensor, where it is registered now.
     pub fn registered(&self) -> Option<&Arc<Sensor>> {
         self.sensor.as_ref().filter(|sensor| !sensor.deleted)
+    }
+
+    /// The unit of its values as they are told; empty where it is not known.
+    pub fn unit(&self, raw: bool) -> String {
+        unit(self.sensor.as_ref(), self.calibration.as_ref(), raw)
     }
 }
 
@@ -150,6 +193,15 @@ impl Catalog {
         }
     }
 
+    /// How many sensors of a tenant have readings, or a number for them.
+    pub fn count_series(&self, tenant: &str) -> u64 {
+        let tables = self.tables.read();
+        tables
+            .tenants
+            .get(tenant)
+            .map_or(0, |sensors| sensors.values().filter(|known| known.series.is_some()).count() as u64)
+    }
+
     /// The tenants that have sensors.
     pub fn tenants(&self) -> Vec<Arc<str>> {
         self.tables.read().tenants.keys().cloned().collect()
@@ -164,6 +216,21 @@ impl Catalog {
             series.sensor.store(Some(Arc::clone(&sensor)));
         }
         known.sensor = Some(sensor);
+        drop(tables);
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes over how a sensor's values are calibrated.
+    pub fn put_calibration(&self, tenant: &str, sensor_id: &str, calibration: Option<Arc<Calibration>>) {
+        let mut tables = self.tables.write();
+        let known = tables.known(tenant, sensor_id);
+        if known.calibration == calibration {
+            return;
+        }
+        if let Some(series) = &known.series {
+            series.calibration.store(calibration.clone());
+        }
+        known.calibration = calibration;
         drop(tables);
         self.version.fetch_add(1, Ordering::AcqRel);
     }
@@ -220,6 +287,7 @@ impl Catalog {
             tenant,
             sensor_id: sensor_id.into(),
             sensor: ArcSwapOption::from(known.sensor.clone()),
+            calibration: ArcSwapOption::from(known.calibration.clone()),
             tail: Mutex::new(tail),
         });
         known.series = Some(Arc::clone(&series));

@@ -100,7 +100,7 @@ impl Check<'_> {
             for verdict in [Verdict::Future, Verdict::TooOld] {
                 let indices: Vec<u32> = late.iter().filter(|(_, v)| *v == verdict).map(|(index, _)| *index).collect();
                 if !indices.is_empty() {
-                    self.reject(place, indices, word(verdict), self.window.words(verdict));
+                    self.reject(place, indices, validate::word(verdict), self.window.words(verdict));
                 }
             }
             let odd: Vec<u32> = not_finite(&values).into_iter().filter(|i| gone.binary_search(i).is_err()).collect();
@@ -133,14 +133,6 @@ fn not_finite(values: &[f64]) -> Vec<u32> {
         return Vec::new();
     }
     values.iter().enumerate().filter(|(_, value)| !value.is_finite()).map(|(index, _)| index as u32).collect()
-}
-
-/// The stable word for a refusal.
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Future => "FUTURE",
-        _ => "TOO_OLD",
-    }
 }
 
 #[cfg(test)]

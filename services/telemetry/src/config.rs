@@ -26,6 +26,9 @@ pub struct Config {
     /// A commit takes no more than this at once.
     #[serde(with = "text::size")]
     pub commit_bytes: u64,
+    /// Sensors of a tenant that may have readings: those of another one are refused, with QUOTA. Each takes some memory.
+    /// 0 = any number.
+    pub sensors: u64,
     /// Readings of unknown sensors that are kept aside, for each tenant.
     pub quarantine_readings: u64,
     /// Batches that became durable lately are kept in memory up to this size, for live streams.
@@ -45,6 +48,7 @@ impl Default for Config {
             unsealed_readings: 2_000_000,
             unsealed_bytes: 256 << 20,
             commit_bytes: 4 << 20,
+            sensors: 1_000_000,
             quarantine_readings: 100_000,
             live_bytes: 8 << 20,
             slow_reader: Duration::from_secs(10),

@@ -24,7 +24,7 @@ pub struct Found {
     pub channel: u32,
     /// The reading within the channel.
     pub index: u32,
-    /// `DUPLICATE` or `REVISED`.
+    /// `DUPLICATE`, `REVISED` or `LATE`.
     pub verdict: Verdict,
 }
 
@@ -49,13 +49,17 @@ impl<'a> Judge<'a> {
         Self { state, staged: HashMap::new() }
     }
 
-    /// Takes duplicates out of the groups and says what was found.
-    pub async fn judge(&mut self, groups: &mut Vec<Group>) -> Result<Vec<Found>> {
+    /// Takes duplicates out of the groups and says what was found. Readings that are older than the newest one stored are
+    /// late, unless they are recorded data (`backfill`), which always is.
+    pub async fn judge(&mut self, groups: &mut Vec<Group>, backfill: bool) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         for (g, group) in groups.iter().enumerate() {
             for (c, channel) in group.channels.iter().enumerate() {
                 self.judge_channel((g as u32, c as u32), group, channel, &mut found).await?;
             }
+        }
+        if backfill {
+            found.retain(|found| found.verdict != Verdict::Late);
         }
         if found.iter().any(|f| f.verdict == Verdict::Duplicate) {
             *groups = without_duplicates(groups, &found);
@@ -88,6 +92,7 @@ impl<'a> Judge<'a> {
         for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
             let quality = channel.qualities.get(index).copied().unwrap_or_default();
             let verdict = match before.upsert(*time, *value, quality) {
+                Upsert::Inserted if Some(*time) < newest => Some(Verdict::Late),
                 Upsert::Inserted => None,
                 Upsert::Same => Some(Verdict::Duplicate),
                 Upsert::Revised => Some(Verdict::Revised),

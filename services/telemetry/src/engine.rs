@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Config;
 use crate::batch;
+use crate::calibrations;
 use crate::catalog::{Catalog, Series};
 use crate::db::log::{Door, SHARD};
 use crate::db::{self, Databases};
@@ -265,6 +266,7 @@ impl State {
             self.catalog.put_sensor(&told.tenant, &told.sensor_id, told.sensor);
         }
         let sealed = self.load_series(&mut read).await?;
+        calibrations::load(self, &mut read).await?;
         drop(read);
         // a log that is younger than the blocks was lost or restored: it goes on behind them
         if db::log::head(&mut self.databases.log.read(&Scope::system()).await?).await?.mark.seq < sealed {

@@ -8,6 +8,7 @@ use sensormesh_series::{Aggregate, Buckets, Column};
 use sensormesh_store::{Read, Store};
 use sensormesh_types::{Result, Scope};
 
+use crate::calibration::Calibration;
 use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Span;
@@ -26,6 +27,7 @@ pub struct History {
     series: Arc<Series>,
     start: i64,
     end: i64,
+    calibration: Option<Arc<Calibration>>,
     pieces: Vec<Piece>,
     runs: Vec<Vec<usize>>,
 }
@@ -61,7 +63,17 @@ impl History {
         pieces.extend(tail.into_iter().map(Piece::Tail));
         let runs = merge::runs(&pieces.iter().map(Piece::span).collect::<Vec<_>>());
         let (store, series) = (state.databases.main.clone(), Arc::clone(series));
-        Ok(Self { store, read, series, start, end, pieces, runs })
+        let calibration = series.calibration();
+        Ok(Self { store, read, series, start, end, calibration, pieces, runs })
+    }
+
+    /// The values as they were measured where `raw`; else they are calibrated.
+    #[must_use]
+    pub fn raw(mut self, raw: bool) -> Self {
+        if raw {
+            self.calibration = None;
+        }
+        self
     }
 
     /// How many runs there are, by time.
@@ -92,7 +104,11 @@ impl History {
         }
         let column = merge::join(sources);
         let range = column.range(self.start, self.end);
-        Ok(if range.len() == column.len() { column } else { column.slice(range) })
+        let column = if range.len() == column.len() { column } else { column.slice(range) };
+        Ok(match &self.calibration {
+            Some(calibration) => calibration.column(column),
+            None => column,
+        })
     }
 
     /// Adds a run to buckets: by its block's header where that answers, else reading by reading.
@@ -109,7 +125,11 @@ impl History {
         let [place] = self.runs.get(run)?.as_slice() else { return None };
         let Piece::Block(span, Some(header)) = &self.pieces[*place] else { return None };
         let inside = span.start >= self.start && span.end < self.end && buckets.holds(span.start, span.end);
-        header.aggregate.filter(|_| inside && header.all_count)
+        let aggregate = header.aggregate.filter(|_| inside && header.all_count)?;
+        match &self.calibration {
+            Some(calibration) => calibration.aggregate(aggregate, span.start, span.end),
+            None => Some(aggregate),
+        }
     }
 }
 

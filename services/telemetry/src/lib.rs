@@ -11,6 +11,8 @@
 
 mod api;
 mod batch;
+mod calibration;
+mod calibrations;
 mod catalog;
 mod columns;
 mod config;
@@ -18,10 +20,12 @@ mod db;
 mod dedup;
 mod engine;
 mod filter;
+mod flags;
 mod history;
 mod hub;
 mod inprocess;
 mod ownership;
+mod quality;
 mod seal;
 mod sender;
 mod tail;
@@ -57,6 +61,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
     let sensors = tasks::Sensors::new(&engine, mesh)?;
     let (main, state) = (engine.databases.main.clone(), Arc::clone(engine.state()));
     let (upkeep, owner) = (Arc::clone(&state), Arc::clone(&state));
+    let calibrated = Arc::clone(&state);
     let consumer = main.clone();
     let service = Service::new(NAME)
         .grpc(TelemetryServiceServer::new(api).max_decoding_message_size(MESSAGE))
@@ -65,6 +70,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
             async move { shutdown.cut(main.follow("devices", sensors)).await.unwrap_or(Ok(())) }
         })
         .task("seal readings", move |shutdown| tasks::seal(Arc::clone(&state), shutdown))
+        .task("follow calibrations", move |shutdown| calibrations::follow(Arc::clone(&calibrated), shutdown))
         .task("cut the log", move |shutdown| tasks::upkeep(Arc::clone(&upkeep), shutdown))
         .task("release the quarantine", move |shutdown| tasks::release(engine.clone(), registry.clone(), shutdown))
         .check("log", move || ready(owned(&owner)))

@@ -11,7 +11,7 @@ use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::telemetry::v1::Verdict;
 use sensormesh_types::{Caller, Code, Principal, Result, Scope};
 
-use crate::catalog::{Sensor, Series};
+use crate::catalog::{Known, Sensor, Series};
 use crate::db;
 use crate::engine::State;
 use crate::tasks::told;
@@ -107,24 +107,31 @@ pub async fn places<'a>(
 ) -> Result<HashMap<&'a str, Place>> {
     let mut places = HashMap::new();
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    let mut quota = Quota { state, tenant: &sender.tenant, left: None };
     for id in ids {
         if places.contains_key(id) {
             continue;
         }
         let place = match state.catalog.find(&sender.tenant, id) {
             Some(found) if found.registered().is_some_and(|sensor| !sender.may_send(sensor)) => not_permitted(),
-            Some(found) if found.registered().is_some() => {
-                known.push(id);
-                match found.sensor.zip(found.series) {
-                    Some((sensor, series)) => Place::Series(series, sensor),
-                    None => Place::Aside { register: false },
+            Some(Known { sensor: Some(sensor), series: Some(series), .. }) if !sensor.deleted => {
+                Place::Series(series, sensor)
+            }
+            Some(found) if found.registered().is_some() => match quota.take() {
+                Some(refused) => refused,
+                None => {
+                    known.push(id);
+                    Place::Aside { register: false }
                 }
-            }
+            },
             _ if !is_sensor_id(id) => Place::Refused(Verdict::Invalid, words_for_id(id)),
-            _ if sender.may_register() => {
-                unknown.push(id);
-                Place::Aside { register: true }
-            }
+            _ if sender.may_register() => match quota.take() {
+                Some(refused) => refused,
+                None => {
+                    unknown.push(id);
+                    Place::Aside { register: true }
+                }
+            },
             _ if sender.is_device() => Place::Aside { register: false },
             _ => not_permitted(),
         };
@@ -157,6 +164,30 @@ pub async fn places<'a>(
         }
     }
     Ok(places)
+}
+
+/// How many more sensors of a tenant may have readings; counted when the first new one is met.
+struct Quota<'a> {
+    state: &'a State,
+    tenant: &'a str,
+    left: Option<u64>,
+}
+
+impl Quota<'_> {
+    /// Takes room for a sensor; answers the refusal where there is none.
+    fn take(&mut self) -> Option<Place> {
+        let most = self.state.config.sensors;
+        if most == 0 {
+            return None;
+        }
+        let left = self.left.get_or_insert_with(|| most.saturating_sub(self.state.catalog.count_series(self.tenant)));
+        if *left == 0 {
+            let words = "as many sensors have readings as may; ask for a higher limit (`telemetry.sensors`)";
+            return Some(Place::Refused(Verdict::Quota, words.to_owned()));
+        }
+        *left -= 1;
+        None
+    }
 }
 
 /// Registers sensors with `devices` and takes over what it says of them.

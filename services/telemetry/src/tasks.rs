@@ -14,7 +14,7 @@ use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_store::{Incoming, Projection, Tx};
-use sensormesh_types::{Error, Result, Scope};
+use sensormesh_types::{Error, Result, Scope, time};
 use tokio::time::{Instant, timeout};
 
 use crate::batch::{self, Channel as Values, Group};
@@ -49,10 +49,16 @@ pub fn told(tenant: &str, sensor: &devices::Sensor) -> Told {
             unit: sensor.unit.clone(),
             min: sensor.range_min,
             max: sensor.range_max,
+            interval: sensor.expected_interval.as_ref().and_then(time::to_duration).and_then(nanos),
+            quality_tests: sensor.quality_tests,
             labels: sensor.labels.clone().into_iter().collect(),
             deleted: false,
         },
     }
+}
+
+fn nanos(interval: Duration) -> Option<i64> {
+    i64::try_from(interval.as_nanos()).ok().filter(|nanos| *nanos > 0)
 }
 
 /// The sensors of `devices`, followed.
@@ -184,18 +190,20 @@ pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> 
     Ok(())
 }
 
-/// Stores a sensor's readings that were kept aside. A crash in between leaves duplicates, which are recognised.
-async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Result<()> {
+/// Stores a sensor's readings that were kept aside, and answers how many. A crash in between leaves duplicates, which are
+/// recognised.
+pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Result<u64> {
     let series = engine.number(tenant, &[sensor_id]).await?;
     let Some((series, sensor)) = series.first().and_then(|series| Some((series, series.sensor()?))) else {
-        return Ok(());
+        return Ok(0);
     };
+    let mut released = 0;
     loop {
         let mut read = engine.databases.log.read(&Scope::system()).await?;
         let kept = db::quarantine::take(&mut read, tenant, sensor_id, RELEASE).await?;
         drop(read);
         if kept.is_empty() {
-            return Ok(());
+            return Ok(released);
         }
         let values: Vec<f64> = kept.iter().map(|kept| kept.value).collect();
         let qualities = kept.iter().map(|kept| validate::quality(&sensor, kept.value, kept.quality)).collect();
@@ -207,6 +215,7 @@ async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Resul
         let mut tx = engine.databases.log.tx(&Scope::system()).await?;
         db::quarantine::remove(&mut tx, tenant, sensor_id, &kept).await?;
         tx.commit().await?;
+        released += kept.len() as u64;
         tracing::info!(sensor_id, readings = kept.len(), "readings that were kept aside are stored");
     }
 }

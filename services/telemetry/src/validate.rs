@@ -1,7 +1,7 @@
 //! What a reading must be, whatever door it comes through.
 
 use sensormesh_proto::telemetry::v1::Verdict;
-use sensormesh_series::Quality;
+use sensormesh_series::{Flag, Quality, Test};
 
 use crate::catalog::Sensor;
 
@@ -52,6 +52,11 @@ impl Window {
     }
 }
 
+/// The stable word for why a reading is refused.
+pub fn word(verdict: Verdict) -> &'static str {
+    verdict.as_str_name().trim_start_matches("VERDICT_")
+}
+
 /// Whether it can be a sensor's id: up to 128 letters, digits, `_`, `-`, `:` and `.`, the first a letter or a digit.
 pub fn is_sensor_id(id: &str) -> bool {
     id.len() <= ID_LENGTH
@@ -61,7 +66,7 @@ pub fn is_sensor_id(id: &str) -> bool {
 
 /// The quality of a reading after the server's own tests.
 pub fn quality(sensor: &Sensor, value: f64, told: Quality) -> Quality {
-    if sensor.is_out_of_range(value) { Quality::OUT_OF_RANGE } else { told }
+    if sensor.is_out_of_range(value) { told.found(Flag::Fail, Test::GrossRange) } else { told }
 }
 
 /// Marks the values of a channel that lie outside the sensor's range; answers whether there were any.
@@ -72,7 +77,7 @@ pub fn mark_out_of_range(sensor: &Sensor, values: &[f64], qualities: &mut Vec<Qu
     qualities.resize(values.len(), Quality::USUAL);
     for (quality, value) in qualities.iter_mut().zip(values) {
         if sensor.is_out_of_range(*value) {
-            *quality = Quality::OUT_OF_RANGE;
+            *quality = quality.found(Flag::Fail, Test::GrossRange);
         }
     }
     true

@@ -20,6 +20,7 @@ use crate::dedup::{Found, Judge};
 use crate::engine::State;
 use crate::hub::Entry;
 use crate::ownership;
+use crate::quality::Flagger;
 
 /// Requests in one commit, however small they are.
 const MOST_REQUESTS: usize = 1024;
@@ -78,8 +79,10 @@ pub struct Outcome {
     pub seq: u64,
     /// How many readings were stored, revisions included.
     pub accepted: usize,
-    /// Readings that were there already, or had another value.
+    /// Readings that were there already, had another value or are late.
     pub found: Vec<Found>,
+    /// How many of those stored lie outside their sensor's range.
+    pub out_of_range: usize,
     /// The answer that the same batch got the first time: nothing else was done.
     pub repeated: Option<Vec<u8>>,
 }
@@ -87,7 +90,12 @@ pub struct Outcome {
 impl Outcome {
     /// How many readings had been stored before.
     pub fn duplicates(&self) -> usize {
-        self.found.iter().filter(|found| found.verdict == Verdict::Duplicate).count()
+        self.count(Verdict::Duplicate)
+    }
+
+    /// Of how many readings this was found.
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.found.iter().filter(|found| found.verdict == verdict).count()
     }
 }
 
@@ -95,6 +103,8 @@ impl Outcome {
 pub struct Writer {
     state: Arc<State>,
     requests: mpsc::Receiver<Request>,
+    /// What the sensors' quality tests need of the readings before.
+    flags: Flagger,
     /// A commit failed: whether it took effect is only known by looking.
     in_doubt: bool,
 }
@@ -102,7 +112,7 @@ pub struct Writer {
 impl Writer {
     /// The writer of these requests.
     pub fn new(state: Arc<State>, requests: mpsc::Receiver<Request>) -> Self {
-        Self { state, requests, in_doubt: false }
+        Self { state, requests, flags: Flagger::default(), in_doubt: false }
     }
 
     /// Writes until nobody can ask any more.
@@ -156,6 +166,7 @@ impl Writer {
         state.ownership.check()?;
         if self.in_doubt {
             state.catch_up().await?;
+            self.flags.forget();
             self.in_doubt = false;
         }
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(work.len());
@@ -177,11 +188,12 @@ impl Writer {
             }
             if outcome.repeated.is_none() && !repeats.iter().any(|(repeat, _)| *repeat == place) {
                 let total = batch::count(&work.groups);
-                outcome.found = judge.judge(&mut work.groups).await?;
-                if outcome.duplicates() > 0 {
+                outcome.found = judge.judge(&mut work.groups, work.backfill).await?;
+                outcome.accepted = total - outcome.duplicates();
+                outcome.out_of_range = batch::count_out_of_range(&work.groups);
+                if self.flags.flag(&state, &mut work.groups).await? || outcome.duplicates() > 0 {
                     work.body = batch::encode(&work.groups).into();
                 }
-                outcome.accepted = total - outcome.duplicates();
                 ready.push((place, work));
             }
             outcomes.push(outcome);

@@ -95,6 +95,21 @@ impl Aggregate {
         }
     }
 
+    /// The summary of the same readings, each value multiplied by `gain` and then moved by `offset`; `None` where that is
+    /// not finite. Every member is named, so that one that is added cannot be forgotten here.
+    #[allow(clippy::cast_precision_loss)] // exact up to 2^53 readings
+    pub fn on_line(self, gain: f64, offset: f64) -> Option<Self> {
+        let Self { count, sum, min, max, first, last } = self;
+        let line = |value: f64| value * gain + offset;
+        let mut moved = Sum::default();
+        moved.add(sum.value() * gain);
+        moved.add(offset * count as f64);
+        let (min, max) = if gain < 0.0 { (line(max), line(min)) } else { (line(min), line(max)) };
+        let (first, last) = ((first.0, line(first.1)), (last.0, line(last.1)));
+        let finite = min.is_finite() && max.is_finite() && moved.value().is_finite();
+        finite.then_some(Self { count, sum: moved, min, max, first, last })
+    }
+
     /// Adds the summary of other readings.
     pub fn merge(&mut self, other: &Aggregate) {
         self.count += other.count;

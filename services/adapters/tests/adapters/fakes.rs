@@ -66,7 +66,7 @@ impl FakeTelemetry {
                     let series = *state.series.entry(sensor_id.clone()).or_insert(next);
                     state.names.insert(series, sensor_id.clone());
                     let outcome = Some(telemetry::announced::Outcome::Series(series));
-                    answer.announced.push(telemetry::Announced { sensor_id, outcome });
+                    answer.announced.push(telemetry::Announced { sensor_id, outcome, ..Default::default() });
                 }
                 Ok(Some(answer))
             }
@@ -157,6 +157,12 @@ unimplemented_telemetry! {
     list_latest_readings(ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     watch_readings(WatchReadingsRequest) -> Self::WatchReadingsStream;
     list_quarantine(ListQuarantineRequest) -> telemetry::ListQuarantineResponse;
+    release_quarantine(ReleaseQuarantineRequest) -> telemetry::ReleaseQuarantineResponse;
+    drop_quarantine(DropQuarantineRequest) -> telemetry::DropQuarantineResponse;
+    measure_completeness(MeasureCompletenessRequest) -> telemetry::MeasureCompletenessResponse;
+    create_calibration(CreateCalibrationRequest) -> telemetry::CreateCalibrationResponse;
+    list_calibrations(ListCalibrationsRequest) -> telemetry::ListCalibrationsResponse;
+    delete_calibration(DeleteCalibrationRequest) -> telemetry::DeleteCalibrationResponse;
 }
 
 /// Registers whatever it is asked to, unless it is dead.

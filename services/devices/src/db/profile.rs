@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use prost::Message as _;
+use sensormesh_proto::devices::v1::QualityTests;
 use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
@@ -11,7 +13,7 @@ use crate::profile::{self, Profile};
 use crate::rules::Stamp;
 
 const SELECT: &str = "SELECT tenant, profile_id, name, quantity, unit, range_min, range_max, expected_interval, \
-                      update_time, version FROM profile";
+                      quality_tests, update_time, version FROM profile";
 
 fn read_profile(row: &Row) -> Result<Profile> {
     let update_time = row.get("update_time")?;
@@ -23,9 +25,14 @@ fn read_profile(row: &Row) -> Result<Profile> {
         range_min: row.get("range_min")?,
         range_max: row.get("range_max")?,
         interval: row.get("expected_interval")?,
+        tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(read_tests).transpose()?,
         builtin: false,
         stamp: Stamp { create_time: update_time, update_time, version: row.get("version")? },
     })
+}
+
+fn read_tests(bytes: &[u8]) -> Result<QualityTests> {
+    QualityTests::decode(bytes).map_err(Error::internal)
 }
 
 /// Adds a profile; false where the id is taken.
@@ -34,7 +41,7 @@ pub async fn insert(tx: &mut Tx, profile: &Profile) -> Result<bool> {
     let done = tx
         .query(
             "INSERT INTO profile (tenant, profile_id, name, quantity, unit, range_min, range_max, expected_interval, \
-             update_time, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             quality_tests, update_time, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
              ON CONFLICT (tenant, profile_id) DO NOTHING",
         )
         .bind(tenant)
@@ -45,6 +52,7 @@ pub async fn insert(tx: &mut Tx, profile: &Profile) -> Result<bool> {
         .bind(profile.range_min)
         .bind(profile.range_max)
         .bind(profile.interval)
+        .bind(profile.tests.map(|tests| tests.encode_to_vec()))
         .bind(profile.stamp.update_time)
         .bind(profile.stamp.version)
         .execute()
@@ -103,8 +111,8 @@ pub async fn update(tx: &mut Tx, profile: &Profile) -> Result<()> {
     let done = tx
         .query(
             "UPDATE profile SET name = $1, quantity = $2, unit = $3, range_min = $4, range_max = $5, \
-             expected_interval = $6, update_time = $7, version = $8 \
-             WHERE tenant = $9 AND profile_id = $10 AND version = $11",
+             expected_interval = $6, quality_tests = $7, update_time = $8, version = $9 \
+             WHERE tenant = $10 AND profile_id = $11 AND version = $12",
         )
         .bind(&profile.name)
         .bind(&profile.quantity)
@@ -112,6 +120,7 @@ pub async fn update(tx: &mut Tx, profile: &Profile) -> Result<()> {
         .bind(profile.range_min)
         .bind(profile.range_max)
         .bind(profile.interval)
+        .bind(profile.tests.map(|tests| tests.encode_to_vec()))
         .bind(profile.stamp.update_time)
         .bind(profile.stamp.version)
         .bind(tenant)

@@ -97,3 +97,42 @@ pub async fn a_user_narrowed_to_a_site_does_not_change_what_other_sites_use(engi
     assert_eq!(call!(north.delete_profile(delete)).expect_err("not theirs").reason(), "WHOLE_TENANT");
     assert_eq!(wide.sensor("k.t").await.expect("found").range_max, Some(15.0));
 }
+
+pub async fn sensors_are_told_the_quality_tests_of_their_profile(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    let tests = proto::QualityTests { spike_suspect: 2.0, gap_intervals: 5, ..Default::default() };
+    let made = make(&user, proto::Profile { quality_tests: Some(tests), ..fridge() }).await.expect("made");
+    assert_eq!(made.quality_tests, Some(tests));
+    let said = proto::Sensor { profile_id: "fridge".into(), ..sensor("k.t") };
+    assert_eq!(user.create_sensor(said).await.expect("made").quality_tests, Some(tests));
+    // what is measured in another unit is only looked at for gaps
+    let kelvin = proto::Sensor { profile_id: "fridge".into(), unit: "K".into(), ..sensor("k.k") };
+    let timely = proto::QualityTests { gap_intervals: 5, ..Default::default() };
+    assert_eq!(user.create_sensor(kelvin).await.expect("made").quality_tests, Some(timely));
+
+    let update = |tests, paths: &[&str]| proto::UpdateProfileRequest {
+        profile: Some(proto::Profile { quality_tests: tests, ..fridge() }),
+        update_mask: mask(paths),
+    };
+    let wrong = proto::QualityTests { suspect_max: Some(99.0), ..Default::default() };
+    let error = call!(user.update_profile(update(Some(wrong), &["quality_tests"]))).expect_err("out of range");
+    assert_eq!(error.fields()[0].field, "profile.quality_tests.suspect_max");
+    let not_a_number = proto::QualityTests { spike_fail: f64::NAN, ..Default::default() };
+    let error = call!(user.update_profile(update(Some(not_a_number), &["quality_tests"]))).expect_err("no number");
+    assert_eq!(error.fields()[0].field, "profile.quality_tests.spike_fail");
+    // a range that the tests no longer lie in
+    call!(
+        user.update_profile(update(Some(proto::QualityTests { suspect_max: Some(14.0), ..tests }), &["quality_tests"]))
+    )
+    .expect("changed");
+    let colder = proto::Profile { range_max: Some(10.0), ..fridge() };
+    let colder = proto::UpdateProfileRequest { profile: Some(colder), update_mask: mask(&["range_max"]) };
+    let error = call!(user.update_profile(colder)).expect_err("the tests lie outside");
+    assert_eq!(error.fields()[0].field, "profile.quality_tests.suspect_max");
+    let changed = user.sensor("k.t").await.expect("found");
+    assert_eq!(changed.quality_tests.and_then(|tests| tests.suspect_max), Some(14.0));
+    // a named field without a value takes them away
+    call!(user.update_profile(update(None, &["quality_tests"]))).expect("taken away");
+    assert_eq!(user.sensor("k.t").await.expect("found").quality_tests, None);
+}

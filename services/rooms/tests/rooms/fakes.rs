@@ -226,6 +226,12 @@ unimplemented_methods! {
     downsample_readings(telemetry::DownsampleReadingsRequest) -> telemetry::DownsampleReadingsResponse;
     list_latest_readings(telemetry::ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     list_quarantine(telemetry::ListQuarantineRequest) -> telemetry::ListQuarantineResponse;
+    release_quarantine(telemetry::ReleaseQuarantineRequest) -> telemetry::ReleaseQuarantineResponse;
+    drop_quarantine(telemetry::DropQuarantineRequest) -> telemetry::DropQuarantineResponse;
+    measure_completeness(telemetry::MeasureCompletenessRequest) -> telemetry::MeasureCompletenessResponse;
+    create_calibration(telemetry::CreateCalibrationRequest) -> telemetry::CreateCalibrationResponse;
+    list_calibrations(telemetry::ListCalibrationsRequest) -> telemetry::ListCalibrationsResponse;
+    delete_calibration(telemetry::DeleteCalibrationRequest) -> telemetry::DeleteCalibrationResponse;
 }
 
 impl FakeTelemetry {

@@ -34,13 +34,13 @@ impl Api {
         let mut sensors = Vec::with_capacity(request.sensor_ids.len());
         for sensor_id in &request.sensor_ids {
             let (readings, picked) = match self.series(caller, sensor_id)? {
-                Some(series) => self.points(&series, range, points).await?,
+                Some(series) => self.points(&series, range, points, request.raw).await?,
                 None => (0, Vec::new()),
             };
             let point = |(at, value)| pb::Point { time: Some(time::from_nanos(at)), value };
             sensors.push(pb::SensorPoints {
                 sensor_id: sensor_id.clone(),
-                unit: self.unit(caller, sensor_id),
+                unit: self.unit(caller, sensor_id, request.raw),
                 readings,
                 points: picked.into_iter().map(point).collect(),
             });
@@ -49,8 +49,14 @@ impl Api {
     }
 
     /// How many readings of a series lie in a range, and the points that stand for them.
-    async fn points(&self, series: &Arc<Series>, range: (i64, i64), points: usize) -> Result<(u64, Vec<(i64, f64)>)> {
-        let mut history = History::with_headers(&self.engine, series, range).await?;
+    async fn points(
+        &self,
+        series: &Arc<Series>,
+        range: (i64, i64),
+        points: usize,
+        raw: bool,
+    ) -> Result<(u64, Vec<(i64, f64)>)> {
+        let mut history = History::with_headers(&self.engine, series, range).await?.raw(raw);
         let mut counted = Buckets::whole();
         for run in 0..history.runs() {
             history.summarise(run, &mut counted).await?;

@@ -10,6 +10,7 @@ use sensormesh_types::{Caller, Result, time};
 
 use super::aggregate::{Asked, place};
 use super::{Answers, Api, range};
+use crate::flags;
 use crate::history::History;
 
 /// A message is sent when it has so many bytes.
@@ -25,12 +26,12 @@ impl Api {
         let zone = time::zone("time_zone", &request.time_zone)?;
         self.reach(&request.min_seq).await?;
         let series = self.series(caller, &request.sensor_id)?;
-        let engine = self.engine.clone();
+        let (engine, raw) = (self.engine.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
             let mut table = Table::new(["time", "sensor_id", "value", "unit", "quality"]);
             if let Some(series) = series {
-                let unit = series.unit();
-                let mut history = History::open(&engine, &series, range).await?;
+                let unit = series.unit(raw);
+                let mut history = History::open(&engine, &series, range).await?.raw(raw);
                 for run in 0..history.runs() {
                     let column = history.load(run).await?;
                     history.release();
@@ -65,6 +66,7 @@ impl Api {
             calendar: request.calendar,
             time_zone: request.time_zone,
             gap: request.gap,
+            raw: request.raw,
         };
         let asked = Asked::of(&page)?;
         let zone = time::zone("time_zone", &page.time_zone)?;
@@ -118,9 +120,9 @@ fn write(table: &mut Table, sensor_id: &str, unit: &str, reading: Reading, zone:
     table.text(sensor_id);
     table.number(Some(reading.value));
     table.text(unit);
-    table.text(match Quality::try_from(i32::from(reading.quality.0)) {
-        Ok(Quality::Unspecified) | Err(_) => "",
-        Ok(quality) => quality.as_str_name().trim_start_matches("QUALITY_"),
+    table.text(match flags::flag(reading.quality) {
+        Quality::Unspecified => "",
+        quality => quality.as_str_name().trim_start_matches("QUALITY_"),
     });
     table.end();
 }

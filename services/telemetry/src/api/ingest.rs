@@ -23,6 +23,9 @@ use crate::writer::{FirstAnswer, Outcome, Request};
 /// So many wrong fields are named where every reading is refused: the answer travels in a header.
 const FIELDS_NAMED: usize = 16;
 
+/// Why a reading is not even kept aside.
+const QUARANTINE_FULL: &str = "the quarantine is full";
+
 /// Rows on their way into the log.
 #[derive(Default)]
 struct Intake {
@@ -44,6 +47,15 @@ impl Intake {
             verdict: verdict as i32,
             field,
             reason: reason.into(),
+        });
+    }
+
+    fn note_out_of_range(&mut self, index: usize) {
+        self.results.push(pb::IngestResult {
+            index: index as u32,
+            verdict: Verdict::OutOfRange as i32,
+            field: format!("readings[{index}].value"),
+            reason: "stored, and left out of aggregates: it lies outside the sensor's range".to_owned(),
         });
     }
 
@@ -99,7 +111,8 @@ impl Api {
         }
         let total = request.readings.len();
         let intake = self.sort(&sender, &request.readings, request.backfill).await?;
-        metrics::ingest().rejected.add(u64::from(intake.refused));
+        let refused = intake.results.iter().filter(|result| is_refusal(result.verdict()));
+        refused.for_each(|result| count_refused(validate::word(result.verdict()), 1));
         if intake.refused as usize == total {
             return Err(all_refused(&intake.results));
         }
@@ -166,6 +179,9 @@ impl Api {
             }
             match places.get(id) {
                 Some(Place::Series(series, sensor)) => {
+                    if sensor.is_out_of_range(value) {
+                        intake.note_out_of_range(index);
+                    }
                     intake.add(index, series, time, value, validate::quality(sensor, value, quality));
                 }
                 Some(Place::Aside { register }) => {
@@ -174,7 +190,7 @@ impl Api {
                         none => none.insert(self.room_in_quarantine(&sender.tenant).await?),
                     };
                     if *room == 0 {
-                        intake.refuse(index, "sensor_id", Verdict::Quota, "the quarantine is full");
+                        intake.refuse(index, "sensor_id", Verdict::Quota, QUARANTINE_FULL);
                         continue;
                     }
                     *room -= 1;
@@ -238,13 +254,42 @@ impl Api {
     }
 }
 
+/// Whether a reading with this verdict is not kept.
+fn is_refusal(verdict: Verdict) -> bool {
+    matches!(
+        verdict,
+        Verdict::NonFinite
+            | Verdict::Future
+            | Verdict::TooOld
+            | Verdict::NotPermitted
+            | Verdict::Quota
+            | Verdict::Invalid
+    )
+}
+
+/// Counts readings that were refused, by the stable word for why.
+pub(super) fn count_refused(reason: &str, readings: u64) {
+    metrics::ingest().rejected.add(readings);
+    metrics::refused_readings(reason).add(readings);
+}
+
+/// Which verdict is told where several hold.
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Late => 2,
+        Verdict::OutOfRange => 1,
+        _ => 0,
+    }
+}
+
 /// Counts what became of a batch.
 pub(super) fn count(outcome: &Outcome, quarantined: u64) {
-    let duplicates = outcome.duplicates();
     let ingest = metrics::ingest();
     ingest.accepted.add(outcome.accepted as u64);
-    ingest.duplicate.add(duplicates as u64);
-    ingest.conflict.add((outcome.found.len() - duplicates) as u64);
+    ingest.duplicate.add(outcome.duplicates() as u64);
+    ingest.conflict.add(outcome.count(Verdict::Revised) as u64);
+    ingest.late.add(outcome.count(Verdict::Late) as u64);
+    ingest.out_of_range.add(outcome.out_of_range as u64);
     ingest.quarantined.add(quarantined);
 }
 
@@ -263,6 +308,7 @@ impl Answer {
             let origin = self.origins.get(found.group as usize).and_then(|places| places.get(found.index as usize));
             let reason = match found.verdict {
                 Verdict::Duplicate => "stored before with the same value",
+                Verdict::Late => "stored, and older than the newest reading that the sensor had",
                 _ => "stored before with another value, which this one replaces",
             };
             results.push(pb::IngestResult {
@@ -272,7 +318,8 @@ impl Answer {
                 reason: reason.to_owned(),
             });
         }
-        results.sort_by_key(|result| result.index);
+        results.sort_by_key(|result| (result.index, rank(result.verdict())));
+        results.dedup_by_key(|result| result.index);
         pb::IngestReadingsResponse {
             accepted: outcome.accepted as u32,
             duplicates: outcome.duplicates() as u32,
@@ -296,8 +343,11 @@ fn all_refused(results: &[pb::IngestResult]) -> Error {
         return Error::forbidden("the caller may not send these sensors' readings");
     }
     if only(Verdict::Quota) {
-        let wait = std::time::Duration::from_secs(60);
-        return Error::exhausted("QUARANTINE_FULL", "too many readings of unknown sensors are kept aside", wait);
+        let (reason, message) = match results.first() {
+            Some(result) if result.reason != QUARANTINE_FULL => ("TOO_MANY_SENSORS", result.reason.as_str()),
+            _ => ("QUARANTINE_FULL", "too many readings of unknown sensors are kept aside"),
+        };
+        return Error::exhausted(reason, message, std::time::Duration::from_secs(60));
     }
     Error::invalid_fields(results.iter().take(FIELDS_NAMED).map(violation).collect())
 }

@@ -8,21 +8,20 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 use sensormesh_mesh::Context;
-use sensormesh_observability::metrics;
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_proto::telemetry::v1::ingest_stream_request;
+use sensormesh_proto::telemetry::v1::{Verdict, ingest_stream_request};
 use sensormesh_types::{Caller, Error, Result};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::ingest::count;
+use super::ingest::{count, count_refused};
 use super::{Answers, Api};
 use crate::catalog::{Sensor, Series};
 use crate::columns::{self, Checked};
 use crate::db::log::Door;
 use crate::sender::{self, Place, Sender};
-use crate::validate::Window;
+use crate::validate::{self, Window};
 use crate::writer::{FirstAnswer, Outcome, Request};
 
 /// Batches of one stream that may wait for their commit; then the sender waits.
@@ -142,20 +141,25 @@ impl Session {
         let places = sender::places(&self.api.engine, &self.api.registry, &self.sender, ids).await?;
         let mut announced = Vec::with_capacity(announce.sensors.len());
         for id in &announce.sensors {
-            let outcome = match places.get(id.as_str()) {
+            let refused = |reason: &str, words: &str| pb::Announced {
+                sensor_id: id.clone(),
+                outcome: Some(pb::announced::Outcome::Refusal(words.to_owned())),
+                reason: reason.to_owned(),
+            };
+            announced.push(match places.get(id.as_str()) {
                 Some(Place::Series(series, sensor)) => {
                     self.series.insert(series.number, (Arc::clone(series), Arc::clone(sensor)));
-                    pb::announced::Outcome::Series(series.number)
+                    let outcome = Some(pb::announced::Outcome::Series(series.number));
+                    pb::Announced { sensor_id: id.clone(), outcome, reason: String::new() }
                 }
-                Some(Place::Refused(_, reason)) => pb::announced::Outcome::Refusal(reason.clone()),
+                Some(Place::Refused(verdict, words)) => refused(validate::word(*verdict), words),
                 Some(Place::Aside { register: true }) => {
-                    pb::announced::Outcome::Refusal("the registry of devices cannot be asked now; try again".to_owned())
+                    refused("UNAVAILABLE", "the registry of devices cannot be asked now; try again")
                 }
                 Some(Place::Aside { register: false }) | None => {
-                    pb::announced::Outcome::Refusal("nobody has registered the sensor".to_owned())
+                    refused("UNKNOWN_SENSOR", "nobody has registered the sensor")
                 }
-            };
-            announced.push(pb::Announced { sensor_id: id.clone(), outcome: Some(outcome) });
+            });
         }
         Ok(announced)
     }
@@ -197,7 +201,7 @@ impl Session {
         let batch_id = batch.batch_id.clone();
         let Checked { groups, body, mut rejections } = columns::check(batch, window, |series| self.find(series));
         rejections.iter_mut().for_each(|rejection| rejection.batch = number);
-        metrics::ingest().rejected.add(rejections.iter().map(|r| r.indices.len().max(1) as u64).sum());
+        rejections.iter().for_each(|r| count_refused(&r.reason, r.indices.len().max(1) as u64));
         let (mut request, outcome) = Request::new(Arc::clone(&self.sender.tenant), groups, body, self.backfill);
         let answer = {
             let engine = engine.clone();
@@ -207,6 +211,9 @@ impl Session {
                 cursor: engine.cursor(outcome.seq),
                 rejections: rejections.clone(),
                 duplicates: outcome.duplicates() as u64,
+                revised: outcome.count(Verdict::Revised) as u64,
+                late: outcome.count(Verdict::Late) as u64,
+                out_of_range: outcome.out_of_range as u64,
             }
         };
         if !batch_id.is_empty() {
@@ -249,4 +256,7 @@ fn join(waiting: &mut Option<pb::IngestStreamResponse>, next: pb::IngestStreamRe
     }
     answer.rejections.extend(next.rejections);
     answer.duplicates += next.duplicates;
+    answer.revised += next.revised;
+    answer.late += next.late;
+    answer.out_of_range += next.out_of_range;
 }

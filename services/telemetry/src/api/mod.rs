@@ -1,10 +1,13 @@
 //! The contract: each RPC decodes, asks the engine, encodes.
 
 mod aggregate;
+mod calibration;
+mod completeness;
 mod downsample;
 mod export;
 mod ingest;
 mod ingest_stream;
+mod quarantine;
 mod query;
 mod readings_stream;
 mod rows;
@@ -20,7 +23,7 @@ use sensormesh_types::{Caller, Error, Result};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::catalog::Series;
+use crate::catalog::{Known, Series};
 use crate::engine::Engine;
 use crate::sender::Registry;
 
@@ -40,6 +43,11 @@ impl Api {
     /// The series of a sensor as the caller may see it; `None` where the sensor is known and has no readings.
     /// NOT_FOUND where there is no such sensor, or the caller may not know of it.
     fn series(&self, caller: &Caller, sensor_id: &str) -> Result<Option<Arc<Series>>> {
+        Ok(self.known(caller, sensor_id)?.series)
+    }
+
+    /// What is known of a sensor that the caller may see.
+    fn known(&self, caller: &Caller, sensor_id: &str) -> Result<Known> {
         let hidden = || Error::not_found("sensor", sensor_id);
         let known = self.engine.catalog.find(caller.tenant(), sensor_id).ok_or_else(hidden)?;
         let visible = match (&known.sensor, &known.series) {
@@ -47,7 +55,7 @@ impl Api {
             (None, Some(series)) => series.is_visible(&caller.scope),
             (None, None) => false,
         };
-        if visible { Ok(known.series) } else { Err(hidden()) }
+        if visible { Ok(known) } else { Err(hidden()) }
     }
 
     /// Waits until everything up to the cursor can be read, at most until the call's deadline.
@@ -193,11 +201,59 @@ impl TelemetryService for Api {
         Ok(Response::new(self.watch(&caller, request.into_inner())?))
     }
 
+    async fn measure_completeness(
+        &self,
+        request: Request<pb::MeasureCompletenessRequest>,
+    ) -> Result<Response<pb::MeasureCompletenessResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.completeness(&caller, request.into_inner()).await?))
+    }
+
+    async fn create_calibration(
+        &self,
+        request: Request<pb::CreateCalibrationRequest>,
+    ) -> Result<Response<pb::CreateCalibrationResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.make_calibration(&caller, request.into_inner()).await?))
+    }
+
+    async fn list_calibrations(
+        &self,
+        request: Request<pb::ListCalibrationsRequest>,
+    ) -> Result<Response<pb::ListCalibrationsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.page_of_calibrations(&caller, &request.into_inner()).await?))
+    }
+
+    async fn delete_calibration(
+        &self,
+        request: Request<pb::DeleteCalibrationRequest>,
+    ) -> Result<Response<pb::DeleteCalibrationResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.remove_calibration(&caller, &request.into_inner()).await?))
+    }
+
+    async fn release_quarantine(
+        &self,
+        request: Request<pb::ReleaseQuarantineRequest>,
+    ) -> Result<Response<pb::ReleaseQuarantineResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.release(&caller, &request.into_inner()).await?))
+    }
+
+    async fn drop_quarantine(
+        &self,
+        request: Request<pb::DropQuarantineRequest>,
+    ) -> Result<Response<pb::DropQuarantineResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.drop_kept(&caller, &request.into_inner()).await?))
+    }
+
     async fn list_quarantine(
         &self,
         request: Request<pb::ListQuarantineRequest>,
     ) -> Result<Response<pb::ListQuarantineResponse>, Status> {
         let caller = sensormesh_mesh::caller(&request)?.clone();
-        Ok(Response::new(self.quarantine(&caller, &request.into_inner()).await?))
+        Ok(Response::new(self.page_of_quarantine(&caller, &request.into_inner()).await?))
     }
 }

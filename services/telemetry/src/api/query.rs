@@ -1,14 +1,13 @@
-//! What was stored, page by page: readings, latest values, the quarantine.
+//! What was stored, page by page: readings, latest values.
 
 use std::sync::Arc;
 
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_types::{Caller, Error, Result, Scope, page, time};
+use sensormesh_types::{Caller, Error, Result, page};
 
 use super::rows::row;
 use super::{Api, range};
 use crate::catalog::Series;
-use crate::db;
 use crate::history::History;
 
 impl Api {
@@ -25,7 +24,7 @@ impl Api {
         let (as_of, stale) = (Some(self.now()), self.is_stale());
         let Some(series) = self.series(caller, &request.sensor_id)? else {
             return Ok(pb::ListReadingsResponse {
-                unit: self.unit(caller, &request.sensor_id),
+                unit: self.unit(caller, &request.sensor_id, request.raw),
                 as_of,
                 stale,
                 ..Default::default()
@@ -40,7 +39,7 @@ impl Api {
             }
         }
         let mut readings = Vec::new();
-        let mut history = History::open(&self.engine, &series, (start, end)).await?;
+        let mut history = History::open(&self.engine, &series, (start, end)).await?.raw(request.raw);
         for run in 0..history.runs() {
             let run = if request.newest_first { history.runs() - 1 - run } else { run };
             let column = history.load(run).await?;
@@ -63,15 +62,14 @@ impl Api {
         Ok(pb::ListReadingsResponse {
             readings: readings.into_iter().map(|reading| row(&series.sensor_id, reading)).collect(),
             next_page_token,
-            unit: series.unit(),
+            unit: series.unit(request.raw),
             as_of,
             stale,
         })
     }
 
-    pub(super) fn unit(&self, caller: &Caller, sensor_id: &str) -> String {
-        let known = self.engine.catalog.find(caller.tenant(), sensor_id);
-        known.and_then(|known| known.sensor).map(|sensor| sensor.unit.clone()).unwrap_or_default()
+    pub(super) fn unit(&self, caller: &Caller, sensor_id: &str, raw: bool) -> String {
+        self.engine.catalog.find(caller.tenant(), sensor_id).map(|known| known.unit(raw)).unwrap_or_default()
     }
 
     pub(super) fn latest(
@@ -88,7 +86,7 @@ impl Api {
             if series.is_visible(&caller.scope)
                 && let Some(latest) = series.tail.lock().latest
             {
-                readings.push(row(&series.sensor_id, latest));
+                readings.push(row(&series.sensor_id, series.told(latest, request.raw)));
             }
             readings.len() <= size
         };
@@ -113,38 +111,5 @@ impl Api {
             None => String::new(),
         };
         Ok(pb::ListLatestReadingsResponse { readings, next_page_token, as_of, stale })
-    }
-
-    pub(super) async fn quarantine(
-        &self,
-        caller: &Caller,
-        request: &pb::ListQuarantineRequest,
-    ) -> Result<pb::ListQuarantineResponse> {
-        if !caller.scope.sites().is_empty() {
-            // what nobody has registered belongs to no site
-            return Ok(pb::ListQuarantineResponse::default());
-        }
-        let size = page::size(request.page_size, 100, 1000)?;
-        let query = format!("quarantine/{}", caller.tenant());
-        let after = page::after(&query, &request.page_token)?.unwrap_or_default();
-        let mut read = self.engine.databases.log.read(&Scope::tenant_of(caller.tenant())).await?;
-        let mut waiting = db::quarantine::page(&mut read, caller.tenant(), &after, size + 1).await?;
-        let more = waiting.len() > size as usize;
-        waiting.truncate(size as usize);
-        let next_page_token = match waiting.last().filter(|_| more) {
-            Some(last) => page::token(&query, &last.sensor_id),
-            None => String::new(),
-        };
-        let sensors = waiting
-            .into_iter()
-            .map(|waiting| pb::QuarantinedSensor {
-                sensor_id: waiting.sensor_id,
-                readings: waiting.readings,
-                first_time: Some(time::from_micros(waiting.first)),
-                last_time: Some(time::from_micros(waiting.last)),
-                sender: waiting.sender,
-            })
-            .collect();
-        Ok(pb::ListQuarantineResponse { sensors, next_page_token })
     }
 }

@@ -29,11 +29,11 @@ impl Api {
         }
         let first =
             pb::StreamReadingsResponse { as_of: Some(self.now()), stale: self.is_stale(), ..Default::default() };
-        let engine = self.engine.clone();
+        let (engine, raw) = (self.engine.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
             answers.send(first).await;
             for series in series {
-                send(&engine, &series, range, &answers).await?;
+                send(&engine, &series, range, raw, &answers).await?;
             }
             Ok(())
         }))
@@ -45,11 +45,13 @@ async fn send(
     engine: &Engine,
     series: &Arc<Series>,
     range: (i64, i64),
+    raw: bool,
     answers: &Sender<pb::StreamReadingsResponse>,
 ) -> Result<()> {
-    let name = pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit() };
+    let name =
+        pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit(raw) };
     let mut names = vec![name];
-    let mut history = History::open(engine, series, range).await?;
+    let mut history = History::open(engine, series, range).await?.raw(raw);
     for run in 0..history.runs() {
         let column = history.load(run).await?;
         history.release();

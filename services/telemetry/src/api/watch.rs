@@ -49,7 +49,7 @@ impl Api {
         if let Some(after) = after {
             check_retention(engine, after)?;
         }
-        let (form, told) = (request.form(), request.cursor.clone());
+        let (form, told, raw) = (request.form(), request.cursor.clone(), request.raw);
         let filter = Filter::new(&caller.scope, request);
         // one message on its way, one being made
         let (messages, outgoing) = mpsc::channel(1);
@@ -60,6 +60,7 @@ impl Api {
             form: if form == ReadingForm::Unspecified { ReadingForm::Rows } else { form },
             after: after.unwrap_or_default(),
             live: false,
+            raw,
             named: HashMap::new(),
             messages,
             told,
@@ -107,6 +108,8 @@ struct Feed {
     form: ReadingForm,
     after: u64,
     live: bool,
+    /// Values as they were measured, not calibrated.
+    raw: bool,
     /// Series that were named in this stream, for COLUMNS, with the catalog's version then.
     named: HashMap<u32, u64>,
     messages: mpsc::Sender<pb::WatchReadingsResponse>,
@@ -193,7 +196,7 @@ impl Feed {
                     if self.filter.admits(&self.engine.catalog, series)
                         && let Some(reading) = series.tail.lock().latest
                     {
-                        latest.push((Arc::clone(series), reading));
+                        latest.push((Arc::clone(series), series.told(reading, self.raw)));
                     }
                     true
                 });
@@ -258,7 +261,7 @@ impl Feed {
                 }
                 for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
                     let quality = channel.qualities.get(index).copied().unwrap_or_default();
-                    let reading = Reading { time: *time, value: *value, quality };
+                    let reading = channel.series.told(Reading { time: *time, value: *value, quality }, self.raw);
                     message.readings.push(row(&channel.series.sensor_id, reading));
                 }
             }
@@ -271,9 +274,14 @@ impl Feed {
         for channel in entry.groups.iter().flat_map(|group| &group.channels) {
             if let Vacant(place) = wanted.entry(channel.series.number) {
                 let admitted = self.filter.admits(&self.engine.catalog, &channel.series);
-                place.insert(admitted);
+                let calibration = channel.series.calibration().filter(|_| admitted && !self.raw);
+                place.insert(admitted && calibration.is_none());
                 if admitted {
                     self.name(&channel.series, message);
+                }
+                if let Some(calibration) = calibration {
+                    let groups = entry.groups.iter();
+                    message.groups.extend(groups.flat_map(|g| g.calibrated(channel.series.number, &calibration)));
                 }
             }
         }
@@ -311,7 +319,8 @@ impl Feed {
             }
         }
         message.skipped = total - latest.len() as u64;
-        message.readings = latest.into_values().map(|(series, reading)| row(&series.sensor_id, reading)).collect();
+        let told = |(series, reading): (Arc<Series>, Reading)| row(&series.sensor_id, series.told(reading, self.raw));
+        message.readings = latest.into_values().map(told).collect();
         message.readings.sort_by(|a, b| a.sensor_id.cmp(&b.sensor_id));
     }
 
@@ -319,7 +328,7 @@ impl Feed {
         let version = self.engine.catalog.version();
         if self.named.insert(series.number, version) != Some(version) {
             let sensor_id = series.sensor_id.to_string();
-            message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit() });
+            message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit(self.raw) });
         }
     }
 

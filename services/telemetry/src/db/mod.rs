@@ -1,6 +1,7 @@
 //! All SQL of telemetry: two databases, one for what is sealed and known, one for the log.
 
 pub mod block;
+pub mod calibration;
 pub mod log;
 pub mod quarantine;
 pub mod sensor;
@@ -9,8 +10,10 @@ pub mod series;
 use sensormesh_store::{Config, Migration, Store};
 use sensormesh_types::{Clock, Result};
 
-const MAIN: &[Migration] =
-    &[Migration { version: 1, name: "telemetry", sql: include_str!("../../migrations/0001_telemetry.sql") }];
+const MAIN: &[Migration] = &[
+    Migration { version: 1, name: "telemetry", sql: include_str!("../../migrations/0001_telemetry.sql") },
+    Migration { version: 3, name: "quality", sql: include_str!("../../migrations/0003_quality.sql") },
+];
 
 const LOG: &[Migration] = &[Migration {
     version: 1,

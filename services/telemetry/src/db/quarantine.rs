@@ -134,6 +134,44 @@ pub async fn take(read: &mut Read, tenant: &str, sensor_id: &str, limit: u32) ->
         .collect()
 }
 
+/// The sensors of a tenant with readings kept aside, by id, behind one of them.
+pub async fn sensors(read: &mut Read, tenant: &str, after: &str, limit: u32) -> Result<Vec<String>> {
+    let rows = read
+        .query(
+            "SELECT sensor_id FROM quarantine WHERE tenant = $1 AND sensor_id > $2 GROUP BY sensor_id \
+             ORDER BY sensor_id LIMIT $3",
+        )
+        .bind(tenant)
+        .bind(after)
+        .bind(limit)
+        .fetch_all()
+        .await?;
+    rows.iter().map(|row| row.get("sensor_id")).collect()
+}
+
+/// Whether any reading of a sensor is kept aside.
+pub async fn exists(read: &mut Read, tenant: &str, sensor_id: &str) -> Result<bool> {
+    let query = read.query("SELECT 1 AS n FROM quarantine WHERE tenant = $1 AND sensor_id = $2 LIMIT 1");
+    Ok(query.bind(tenant).bind(sensor_id).fetch_optional().await?.is_some())
+}
+
+/// How many sensors of a tenant have readings kept aside.
+pub async fn count_sensors(read: &mut Read, tenant: &str) -> Result<u64> {
+    let query = read.query("SELECT COUNT(DISTINCT sensor_id) AS n FROM quarantine WHERE tenant = $1");
+    query.bind(tenant).fetch_one().await?.get("n")
+}
+
+/// Throws away what is kept of one sensor, or of all of the tenant's; answers how many readings.
+pub async fn drop_readings(tx: &mut Tx, tenant: &str, sensor_id: Option<&str>) -> Result<u64> {
+    match sensor_id {
+        Some(id) => {
+            let query = tx.query("DELETE FROM quarantine WHERE tenant = $1 AND sensor_id = $2");
+            query.bind(tenant).bind(id).execute().await
+        }
+        None => tx.query("DELETE FROM quarantine WHERE tenant = $1").bind(tenant).execute().await,
+    }
+}
+
 /// Removes readings of a sensor that are in the log now. What was kept aside since they were taken stays.
 pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, kept: &[Kept]) -> Result<()> {
     for some in kept.chunks(REMOVED_AT_ONCE) {

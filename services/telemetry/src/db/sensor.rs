@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message as _;
+use sensormesh_proto::devices::v1::QualityTests;
 use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
@@ -18,7 +20,8 @@ pub struct Told {
     pub sensor: Sensor,
 }
 
-const COLUMNS: &str = "tenant, sensor_id, device_id, site, unit, range_min, range_max, labels, deleted FROM sensor";
+const COLUMNS: &str = "tenant, sensor_id, device_id, site, unit, range_min, range_max, expected_interval, quality_tests, labels, \
+                       deleted FROM sensor";
 
 fn told(row: &Row) -> Result<Told> {
     let labels: BTreeMap<String, String> =
@@ -32,10 +35,16 @@ fn told(row: &Row) -> Result<Told> {
             unit: row.get("unit")?,
             min: row.get("range_min")?,
             max: row.get("range_max")?,
+            interval: row.get::<Option<i64>>("expected_interval")?.map(|micros| micros.saturating_mul(1000)),
+            quality_tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(tests).transpose()?,
             labels,
             deleted: row.get("deleted")?,
         },
     })
+}
+
+fn tests(bytes: &[u8]) -> Result<QualityTests> {
+    QualityTests::decode(bytes).map_err(Error::internal)
 }
 
 /// Every sensor.
@@ -50,14 +59,14 @@ pub async fn find(read: &mut Read, tenant: &str, sensor_id: &str) -> Result<Opti
 }
 
 const INSERT: &str = "INSERT INTO sensor \
-    (tenant, sensor_id, device_id, site, unit, range_min, range_max, labels, deleted) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0) ON CONFLICT (tenant, sensor_id) DO";
+    (tenant, sensor_id, device_id, site, unit, range_min, range_max, expected_interval, quality_tests, labels, deleted) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0) ON CONFLICT (tenant, sensor_id) DO";
 
 /// Takes over a sensor.
 pub async fn upsert(tx: &mut Tx, told: &Told) -> Result<()> {
     let sql = format!(
         "{INSERT} UPDATE SET device_id = $3, site = $4, unit = $5, range_min = $6, range_max = $7, \
-         labels = $8, deleted = 0"
+         expected_interval = $8, quality_tests = $9, labels = $10, deleted = 0"
     );
     write(tx, sql, told).await
 }
@@ -77,6 +86,8 @@ async fn write(tx: &mut Tx, sql: String, told: &Told) -> Result<()> {
         .bind(&sensor.unit)
         .bind(sensor.min)
         .bind(sensor.max)
+        .bind(sensor.interval.map(|nanos| nanos / 1000))
+        .bind(sensor.quality_tests.map(|tests| tests.encode_to_vec()))
         .bind(serde_json::to_string(&sensor.labels).map_err(Error::internal)?)
         .execute()
         .await?;

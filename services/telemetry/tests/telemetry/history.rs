@@ -84,7 +84,8 @@ pub async fn late_readings_and_revisions_find_their_place_in_sealed_blocks(engin
     ];
     let answer = user.send(sent.clone()).await.expect("taken");
     let verdicts: Vec<_> = answer.results.iter().map(|r| (r.index, r.verdict())).collect();
-    assert_eq!(verdicts, [(0, pb::Verdict::Duplicate), (1, pb::Verdict::Revised)]);
+    let late = pb::Verdict::Late;
+    assert_eq!(verdicts, [(0, pb::Verdict::Duplicate), (1, pb::Verdict::Revised), (2, late), (3, late)]);
     for late in &sent[1..] {
         expected.insert(plain(late).0, plain(late).1);
     }

@@ -1,10 +1,13 @@
 //! The service from outside, through its contract, on both engines.
 
+mod calibration;
+mod completeness;
 mod devices;
 mod durability;
 mod export;
 mod history;
 mod isolation;
+mod quality;
 mod quarantine;
 mod recorded;
 mod rows;
@@ -59,6 +62,17 @@ on_both_engines!(
     durability::sensors_known_before_are_taken_without_devices,
     durability::numbers_are_given_though_who_asked_for_them_has_gone,
     quarantine::readings_of_unknown_sensors_wait_until_devices_is_back,
+    quarantine::what_is_kept_aside_is_shown_let_go_and_thrown_away,
+    quality::what_tests_find_stands_beside_the_readings_and_outlives_a_restart,
+    quality::sealed_readings_keep_what_was_found,
+    quality::late_readings_are_said_to_be_late_and_not_evaluated,
+    quality::a_watcher_sees_a_spike_once_it_is_one,
+    quality::sensors_beyond_the_quota_are_refused_on_both_doors,
+    quality::tests_of_a_profile_that_changes_hold_from_then_on,
+    calibration::every_read_is_calibrated_unless_it_asks_for_raw_values,
+    calibration::versions_hold_for_their_time_and_can_be_deleted,
+    calibration::what_makes_no_sense_as_a_calibration_is_refused_by_name,
+    completeness::what_is_missing_is_counted_and_its_gaps_are_listed,
     isolation::tenants_do_not_see_each_other,
     isolation::a_user_narrowed_to_a_site_sees_and_sends_that_site_only,
     isolation::a_deleted_sensors_readings_stay,

@@ -111,7 +111,7 @@ pub async fn a_reading_sent_again_is_a_duplicate_or_a_revision(engine: Engine) {
     assert_eq!((answer.accepted, answer.duplicates, answer.refused), (4, 2, 0));
     let verdicts: Vec<_> = answer.results.iter().map(|r| (r.index, r.verdict())).collect();
     let (duplicate, revised) = (Verdict::Duplicate, Verdict::Revised);
-    assert_eq!(verdicts, [(0, duplicate), (1, revised), (3, duplicate), (4, revised)]);
+    assert_eq!(verdicts, [(0, duplicate), (1, revised), (3, duplicate), (4, revised), (5, Verdict::Late)]);
     let read: Vec<_> = user.readings("lab.co2").await.iter().map(|r| (r.0 - NOW, r.1)).collect();
     assert_eq!(read, [(-1, -1.0), (0, 0.0), (1, 1.0), (2, 22.0), (3, 3.0), (4, 4.0), (9, 99.0)]);
     assert_eq!(user.latest().await, [("lab.co2".to_owned(), NOW + 9, 99.0)]);

@@ -1,5 +1,7 @@
 // Numbers, units and times for people: in the reader's locale and time zone.
 
+import { Quality, QualityTest } from "../gen/sensormesh/telemetry/v1/columns_pb";
+
 /** Units whose UCUM code is not what people write, and how many decimals a value is shown with. */
 const units: Record<string, { symbol: string; decimals?: number }> = {
   Cel: { symbol: "°C", decimals: 1 },
@@ -158,4 +160,30 @@ const first = ["carbon_dioxide", "temperature", "humidity", "pm25", "voc", "illu
 export function byImportance(a: { quantity: string; metric: string }, b: { quantity: string; metric: string }): number {
   const rank = (quantity: string) => (first.includes(quantity) ? first.indexOf(quantity) : first.length);
   return rank(a.quantity) - rank(b.quantity) || a.metric.localeCompare(b.metric, undefined, { numeric: true });
+}
+
+/** What the tests of readings are called. */
+const TESTS: Partial<Record<QualityTest, string>> = {
+  [QualityTest.GROSS_RANGE]: "outside the usual range",
+  [QualityTest.SPIKE]: "stands out from its neighbours",
+  [QualityTest.RATE_OF_CHANGE]: "changed too fast",
+  [QualityTest.FLAT_LINE]: "has not changed for too long",
+  [QualityTest.GAP]: "came after a gap",
+};
+
+/** What is to be said of a reading's quality; undefined where nothing is. */
+export function doubt(quality: Quality | undefined, tests: QualityTest[]): { word: string; why: string; bad: boolean } | undefined {
+  const why = tests.map((test) => TESTS[test] ?? "").filter(Boolean).join(", ");
+  switch (quality) {
+    case Quality.SUSPECT:
+      return { word: "suspect", why, bad: false };
+    case Quality.FAIL:
+      return { word: "wrong", why, bad: true };
+    case Quality.OUT_OF_RANGE:
+      return { word: "out of range", why: "outside the range of what is possible", bad: true };
+    case Quality.MISSING:
+      return { word: "no value", why, bad: true };
+    default:
+      return undefined;
+  }
 }

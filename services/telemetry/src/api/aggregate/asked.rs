@@ -30,6 +30,8 @@ pub struct Asked {
     pub wanted: Wanted,
     /// What is shown of buckets without readings; `None` = they are left out.
     pub gap: Option<Gap>,
+    /// The values as they were measured.
+    pub raw: bool,
 }
 
 impl Asked {
@@ -76,7 +78,7 @@ impl Asked {
         };
         let whole_from = Some(from).filter(|_| grid == Grid::Whole && request.start_time.is_some());
         let start = if from == i64::MIN || grid == Grid::Whole { from } else { grid.start_of(from) };
-        Ok(Self { grid, start, end, whole_from, statistics, wanted, gap })
+        Ok(Self { grid, start, end, whole_from, statistics, wanted, gap, raw: request.raw })
     }
 
     /// How many numbers a bucket has.

@@ -50,7 +50,7 @@ impl Api {
         };
         let sensors = request.sensor_ids.iter().zip(pages).map(|(sensor_id, buckets)| pb::SensorAggregates {
             sensor_id: sensor_id.clone(),
-            unit: self.unit(caller, sensor_id),
+            unit: self.unit(caller, sensor_id, asked.raw),
             buckets,
         });
         let next_page_token = next.map(|next| page::token(&query, &next.to_string())).unwrap_or_default();
@@ -133,13 +133,13 @@ impl Api {
     ) -> Result<()> {
         let (Some(first), Some(last)) = (rows.first().cloned(), rows.last().cloned()) else { return Ok(()) };
         let carried = matches!(gap, Gap::Previous | Gap::Linear) && first.1.is_none();
-        let before = if carried { self.last_before(series, (asked.start, first.0)).await? } else { None };
+        let before = if carried { self.last_before(series, (asked.start, first.0), asked.raw).await? } else { None };
         let before = self.neighbour(asked, series, before).await?;
         match gap {
             Gap::Previous => gap::previous(rows, before.map(|(_, levels)| levels)),
             Gap::Linear => {
                 let after = match last.1 {
-                    None if until < asked.end => self.first_after(series, (until, asked.end)).await?,
+                    None if until < asked.end => self.first_after(series, (until, asked.end), asked.raw).await?,
                     _ => None,
                 };
                 let after = self.neighbour(asked, series, after).await?;
@@ -172,9 +172,9 @@ impl Api {
         size: usize,
     ) -> Result<Vec<Bucket>> {
         let steps_in = asked.wanted.increase && range.0 > asked.start;
-        let before = if steps_in { self.last_before(series, (asked.start, range.0)).await? } else { None };
+        let before = if steps_in { self.last_before(series, (asked.start, range.0), asked.raw).await? } else { None };
         let mut buckets = Buckets::of(asked.grid.clone(), asked.wanted.clone()).after(before);
-        let mut history = History::with_headers(&self.engine, series, range).await?;
+        let mut history = History::with_headers(&self.engine, series, range).await?.raw(asked.raw);
         for run in 0..history.runs() {
             history.summarise(run, &mut buckets).await?;
             // the last one may not be complete before the next run
@@ -186,8 +186,8 @@ impl Api {
     }
 
     /// The last reading in a range that takes part in aggregates.
-    async fn last_before(&self, series: &Arc<Series>, range: (i64, i64)) -> Result<Option<(i64, f64)>> {
-        let mut history = History::open(&self.engine, series, range).await?;
+    async fn last_before(&self, series: &Arc<Series>, range: (i64, i64), raw: bool) -> Result<Option<(i64, f64)>> {
+        let mut history = History::open(&self.engine, series, range).await?.raw(raw);
         for run in (0..history.runs()).rev() {
             let column = history.load(run).await?;
             if let Some(reading) = column.iter().rev().find(|reading| reading.quality.counts()) {
@@ -198,8 +198,8 @@ impl Api {
     }
 
     /// The first reading in a range that takes part in aggregates.
-    async fn first_after(&self, series: &Arc<Series>, range: (i64, i64)) -> Result<Option<(i64, f64)>> {
-        let mut history = History::open(&self.engine, series, range).await?;
+    async fn first_after(&self, series: &Arc<Series>, range: (i64, i64), raw: bool) -> Result<Option<(i64, f64)>> {
+        let mut history = History::open(&self.engine, series, range).await?.raw(raw);
         for run in 0..history.runs() {
             let column = history.load(run).await?;
             if let Some(reading) = column.iter().find(|reading| reading.quality.counts()) {
