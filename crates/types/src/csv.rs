@@ -103,6 +103,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn cell(text: &str) -> String {
         let mut table = Table::default();
@@ -148,6 +149,35 @@ mod tests {
             let text = String::from_utf8(table.take()).expect("text");
             assert!(!text.starts_with('\'') && text.len() < 26, "{text}");
             assert_eq!(text.parse::<f64>().expect("a number"), number);
+        }
+    }
+    /// A text of what is dangerous and what divides, most of all.
+    fn texts() -> impl Strategy<Value = String> {
+        let characters = [&DANGEROUS[..], &DIVIDERS[..], &['\'', ' ', 'a', '1', 'é']].concat();
+        prop::collection::vec(prop::sample::select(characters), 0..12).prop_map(|text| text.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_reads_back_and_no_cell_begins_with_a_formula(cells in prop::collection::vec(texts(), 1..5)) {
+            let mut table = Table::default();
+            table.text("row");
+            cells.iter().for_each(|cell| table.text(cell));
+            table.end();
+            let written = table.take();
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&written[..]);
+            let rows = reader.records().collect::<Result<Vec<_>, _>>().expect("RFC 4180");
+            prop_assert_eq!(rows.len(), 1);
+            let read: Vec<&str> = rows[0].iter().skip(1).collect();
+            prop_assert_eq!(read.len(), cells.len());
+            for (read, cell) in read.iter().zip(&cells) {
+                prop_assert_eq!(read.replace('\'', ""), cell.replace('\'', ""));
+                let mut begins = true;
+                for character in read.chars() {
+                    prop_assert!(!(begins && DANGEROUS.contains(&character)), "{:?}", read);
+                    begins = DIVIDERS.contains(&character);
+                }
+            }
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::history::{Merged, Summary, bucket_start, stays, stretches};
 const USUAL_INTERVAL: i64 = 3_600_000_000_000;
 const SHORTEST: i64 = 1_000_000_000;
 const LONGEST: i64 = 366 * 86_400_000_000_000;
+/// Buckets that an export looks up at once.
+const EXPORTED_AT_ONCE: i32 = 10_000;
 /// How many questions to telemetry are under way at once.
 const AT_ONCE: usize = 8;
 
@@ -109,7 +111,7 @@ impl Api {
             interval: request.interval,
             start_time: request.start_time,
             end_time: request.end_time,
-            page_size: 0,
+            page_size: EXPORTED_AT_ONCE,
             page_token: String::new(),
         };
         // what is wrong with the request is said before the first byte

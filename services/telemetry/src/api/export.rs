@@ -13,6 +13,8 @@ use super::{Answers, Api, range};
 use crate::flags;
 use crate::history::History;
 
+/// Buckets that are looked up at once.
+const PAGE: i32 = 10_000;
 /// A message is sent when it has so many bytes.
 const CHUNK: usize = 32 << 10;
 
@@ -58,7 +60,7 @@ impl Api {
             interval: request.interval,
             start_time: request.start_time,
             end_time: request.end_time,
-            page_size: 0,
+            page_size: PAGE,
             page_token: String::new(),
             min_seq: request.min_seq,
             statistics: request.statistics,
