@@ -125,13 +125,17 @@ pub async fn places<'a>(
                 }
             },
             _ if !is_sensor_id(id) => Place::Refused(Verdict::Invalid, words_for_id(id)),
-            _ if sender.may_register() => match quota.take() {
-                Some(refused) => refused,
-                None => {
-                    unknown.push(id);
-                    Place::Aside { register: true }
+            found if sender.may_register() => {
+                // one that was deleted has its number already
+                let numbered = found.is_some_and(|found| found.series.is_some());
+                match if numbered { None } else { quota.take() } {
+                    Some(refused) => refused,
+                    None => {
+                        unknown.push(id);
+                        Place::Aside { register: true }
+                    }
                 }
-            },
+            }
             _ if sender.is_device() => Place::Aside { register: false },
             _ => not_permitted(),
         };

@@ -1,3 +1,5 @@
+//! Every test against its definition, over random readings and over recordings.
+
 use std::io::Read as _;
 
 use proptest::prelude::*;
