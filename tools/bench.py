@@ -2,7 +2,7 @@
 
     bench.py [--only start,memory,live,ingest,hop,dashboard] [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
 
-Prints a table and writes target/bench.json. Times on one machine say nothing about another, so they are reported; what is
+Prints a table and writes target/bench/results.json. Times on one machine say nothing about another, so they are reported; what is
 compared with a limit is a ratio to a peer measured in the same round, a size, or an amount of memory. `--cpu 1` puts
 everything that is measured on one processor, peers and clients included.
 """
@@ -45,11 +45,11 @@ def main() -> None:
         rows += found
     say("all")
     table.show(rows)
-    target = ROOT / "target/bench.json"
+    target = ROOT / "target/bench"
     table.write(rows, conditions, SKIPPED, target)
     for line in SKIPPED:
         print(f"skipped: {line}")
-    print(f"written to {target.relative_to(ROOT)}")
+    print(f"written to {target.relative_to(ROOT)}/results.json")
     if missed := [row.measure for row in rows if row.failed]:
         sys.exit(f"missed: {'; '.join(missed)}")
 

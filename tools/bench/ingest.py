@@ -1,6 +1,9 @@
-"""How many readings a second become durable, beside the same readings as rows in SQLite."""
+"""How many readings a second become durable, beside the same readings as rows in SQLite and in other databases."""
+
+import contextlib
 
 from . import peers
+from .databases import Database, InfluxDB, VictoriaMetrics
 from .program import START
 from .system import System, memory
 from .table import Row, spread
@@ -8,8 +11,11 @@ from .table import Row, spread
 
 def ingest(rounds: int, seconds: float) -> list[Row]:
     ours, plain, counts = [], [], {"batches": 0.0, "commits": 0.0}
-    with System("--no-host-sensors") as system:
+    theirs: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        system = stack.enter_context(System("--no-host-sensors"))
         system.start()
+        databases = [stack.enter_context(kind()) for kind in (InfluxDB, VictoriaMetrics) if kind.found()]
         system.load("ingest", "telemetry", 0.5, 0)
         for number in range(rounds):
             before = tallies(system)
@@ -17,6 +23,8 @@ def ingest(rounds: int, seconds: float) -> list[Row]:
             after = tallies(system)
             counts = {key: counts[key] + after[key] - before[key] for key in counts}
             plain.append(peers.sqlite_insert(system.home, seconds, number))
+            for database in databases:
+                theirs.setdefault(database.name, []).append(database.store())
         after_load = memory(system.pid)
         readings = system.metric("telemetry", "sensormesh_telemetry_readings_total")
         system.stop()
@@ -35,7 +43,7 @@ def ingest(rounds: int, seconds: float) -> list[Row]:
         sense="least",
         detail={"ours": ours, "sqlite": plain, "memory_after_mib": after_load, **counts},
     )
-    rows = [row]
+    rows = [row, *(beside(database, ours, theirs[database.name]) for database in databases)]
     if counts["batches"]:
         per_thousand = 1000 * counts["commits"] / counts["batches"]
         rows.append(Row("commits for 1,000 batches acknowledged", f"{per_thousand:.0f}", detail=counts))
@@ -43,6 +51,25 @@ def ingest(rounds: int, seconds: float) -> list[Row]:
     name = f"start to ready, {readings / 1e6:.0f} M readings"
     rows.append(Row(name, spread([s * 1000 for s in again], "{:.0f}") + " ms", "1 s", again, **START))
     return rows
+
+
+# At least so many times the readings of each.
+LIMITS = {"InfluxDB": {"must": 6, "aim": 12}, "VictoriaMetrics": {"must": 2, "aim": 4}}
+
+
+def beside(database: Database, ours: list[float], theirs: list[float]) -> Row:
+    def millions(values: list[float]) -> str:
+        return spread([n / 1e6 for n in values], "{:.2f}") + " M/s"
+
+    return Row(
+        f"readings stored durably beside {database.name}",
+        millions(ours),
+        millions(theirs),
+        [a / b for a, b in zip(ours, theirs)],
+        sense="least",
+        detail={"ours": ours, "theirs": theirs, "why": database.__doc__},
+        **LIMITS[database.name],
+    )
 
 
 def tallies(system: System) -> dict[str, float]:

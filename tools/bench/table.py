@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -58,7 +58,23 @@ def show(rows: list[Row]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip(), flush=True)
 
 
-def write(rows: list[Row], conditions: dict, skipped: list[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shown = [{**asdict(row), "verdict": row.verdict} for row in rows]
-    path.write_text(json.dumps({"conditions": conditions, "rows": shown, "skipped": skipped}, indent=1) + "\n")
+def write(rows: list[Row], conditions: dict, skipped: list[str], folder: Path) -> None:
+    """`results.json`, a row each, and under what conditions they were found in `conditions.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps([result(row) for row in rows], indent=1) + "\n")
+    (folder / "conditions.json").write_text(json.dumps({**conditions, "skipped": skipped}, indent=1) + "\n")
+
+
+def result(row: Row) -> dict:
+    ratios = row.ratios
+    ratio = {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)} if ratios else None
+    return {
+        "name": row.measure,
+        "ours": row.ours,
+        "peer": row.peer,
+        "ratio": ratio,
+        "must": row.must,
+        "aim": row.aim,
+        "met_aim": row.verdict == "aim" if row.aim is not None and ratios else None,
+        "detail": row.detail,
+    }
