@@ -13,7 +13,8 @@ use crate::Shutdown;
 use crate::service::{Condition, Task};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Most of what a loop waits for is another service: it is seen again this soon after it came back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A loop that ran this long had recovered: its next failure is a first one again.
 const RECOVERED: Duration = Duration::from_secs(60);
 

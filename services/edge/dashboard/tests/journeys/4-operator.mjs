@@ -73,7 +73,10 @@ export default {
         await button.click({ timeout: 5_000 }).catch(() => undefined);
       }
       await until("the breaker is closed", async () => !(await system.call("/health")).circuit_breakers.auth.open);
-      await page.getByText("All services are healthy").waitFor({ timeout: 30_000 });
+      await page.getByText("All services are healthy").waitFor({ timeout: 30_000 }).catch(async (error) => {
+        error.message += `\n${JSON.stringify(await system.call("/health"))}\n${await page.locator("main").innerText()}`;
+        throw error;
+      });
     }
 
     // The service behind the stream itself: the page says so, and goes on.
