@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use prost::Message;
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
-use prost_reflect::{DescriptorPool, MessageDescriptor};
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 use prost_types::FileDescriptorSet;
 
 use crate::OURS;
@@ -69,15 +69,38 @@ fn find(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 
 impl Contracts {
     /// The files that code is generated for, and the well-known types, which prost looks into and writes nothing for.
+    /// Messages that are kept as they stand on the wire are bytes here, which is the same on the wire.
     /// Options are lost here, which is why everything else reads `pool`.
     pub(crate) fn generated_files(&self) -> FileDescriptorSet {
-        let file = self
+        let mut file: Vec<_> = self
             .pool
             .file_descriptor_protos()
             .filter(|f| f.package() == "google.protobuf" || GENERATED.iter().any(|p| f.package().starts_with(p)))
             .cloned()
             .collect();
+        let messages = file.iter_mut().flat_map(|file| {
+            let package = file.package().to_owned();
+            file.message_type.iter_mut().map(move |message| (format!("{package}.{}", message.name()), message))
+        });
+        for (name, message) in messages {
+            let Some(known) = self.pool.get_message_by_name(&name) else { continue };
+            for field in &mut message.field {
+                if known.get_field_by_name(field.name()).is_some_and(|field| self.is_as_on_wire(&field)) {
+                    field.set_type(prost_types::field_descriptor_proto::Type::Bytes);
+                    field.type_name = None;
+                }
+            }
+        }
         FileDescriptorSet { file }
+    }
+
+    /// Whether the messages of a field are kept as they stand on the wire.
+    pub(crate) fn is_as_on_wire(&self, field: &FieldDescriptor) -> bool {
+        let Some(extension) = self.pool.get_extension_by_name("sensormesh.options.v1.hint") else { return false };
+        let options = field.options();
+        let hint = options.get_extension(&extension);
+        let set = hint.as_message().and_then(|hint| hint.get_field_by_name("as_on_wire")?.as_bool());
+        set.unwrap_or_default()
     }
 
     /// The encoded descriptors without any source information.

@@ -26,6 +26,13 @@ pub(crate) fn emit(contracts: &Contracts) -> Result<String> {
         field_rules: contracts.pool.get_extension_by_name(RULES),
         message_rules: contracts.pool.get_extension_by_name("buf.validate.message"),
         oneof_rules: contracts.pool.get_extension_by_name("buf.validate.oneof"),
+        on_wire: contracts
+            .messages()
+            .iter()
+            .flat_map(MessageDescriptor::fields)
+            .filter(|field| contracts.is_as_on_wire(field))
+            .map(|field| field.full_name().to_owned())
+            .collect(),
         patterns: Patterns::default(),
         out: String::new(),
     };
@@ -66,6 +73,8 @@ struct Writer {
     field_rules: Option<ExtensionDescriptor>,
     message_rules: Option<ExtensionDescriptor>,
     oneof_rules: Option<ExtensionDescriptor>,
+    /// Fields whose messages are kept as they stand on the wire.
+    on_wire: HashSet<String>,
     patterns: Patterns,
     out: String,
 }
@@ -202,7 +211,9 @@ impl Writer {
                 }
             }
         }
-        let item = self.item(&field.kind(), &items)?;
+        // what stands as it is on the wire is looked at by who reads it
+        let on_wire = self.on_wire.contains(field.full_name());
+        let item = if on_wire { String::new() } else { self.item(&field.kind(), &items)? };
         let mut out = String::new();
         if !whole.is_empty() {
             let _ = writeln!(out, "let v = &self.{name}; {whole}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
+use prost::Message as _;
 use sensormesh_proto::telemetry::v1::announced::Outcome;
 use sensormesh_proto::telemetry::v1::channel::Values;
 use sensormesh_proto::telemetry::v1::ingest_stream_request::Message;
@@ -116,7 +117,7 @@ fn batch(number: u64, series: &[u32], from: i64) -> ReadingBatch {
         Column { series: *series, values: Some(Values::Scaled(Scaled { decimals: 2, deltas })), ..Column::default() }
     });
     let group = Group { start_ns, tick_ns: 1_000_000, steps: vec![1; ticks - 1], channels: channels.collect() };
-    ReadingBatch { number, batch_id: String::new(), groups: vec![group] }
+    ReadingBatch { number, batch_id: String::new(), groups: vec![group.encode_to_vec().into()] }
 }
 
 /// What each call does.

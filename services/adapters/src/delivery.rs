@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use sensormesh_mesh::{Channel as Way, Mesh, Shutdown};
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::devices::v1::{Device, EnsureSensorsRequest};
@@ -321,7 +322,8 @@ impl Session {
             }
         }
         let left_out = (values.len() - channels.len()) as u64;
-        let groups = vec![Group { start_ns: time, tick_ns: 1, steps: Vec::new(), channels }];
+        let group = Group { start_ns: time, tick_ns: 1, steps: Vec::new(), channels };
+        let groups = vec![group.encode_to_vec().into()];
         let batch = Message::Batch(ReadingBatch { number, batch_id, groups });
         self.to.send(IngestStreamRequest { message: Some(batch) }).await.map_err(|_| closed())?;
         self.sent = number;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prost::Message as _;
+use prost::bytes::Bytes;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_series::{Column, Quality, Test, wire};
 use sensormesh_types::{Code, Error, Result};
@@ -40,12 +41,13 @@ impl Group {
         Self { times, in_order, channels }
     }
 
-    /// The readings of one series calibrated, in the contract's form.
-    pub fn calibrated<'a>(&'a self, series: u32, calibration: &'a Calibration) -> impl Iterator<Item = pb::Group> + 'a {
+    /// The readings of one series calibrated, in the contract's form, encoded.
+    pub fn calibrated<'a>(&'a self, series: u32, calibration: &'a Calibration) -> impl Iterator<Item = Bytes> + 'a {
         self.channels.iter().filter(move |channel| channel.series.number == series).map(|channel| {
             let mut channel = channel.clone();
             calibration.apply(&self.times, &mut channel.values, &mut channel.qualities);
-            pack_times(&self.times, vec![pack_channel(channel.series.number, &channel.values, &channel.qualities)])
+            let channel = pack_channel(channel.series.number, &channel.values, &channel.qualities);
+            pack_times(&self.times, vec![channel]).encode_to_vec().into()
         })
     }
 
@@ -81,7 +83,8 @@ pub fn count(groups: &[Group]) -> usize {
 
 /// Groups as the log keeps them: an encoded `ReadingBatch`.
 pub fn encode(groups: &[Group]) -> Vec<u8> {
-    pb::ReadingBatch { groups: groups.iter().map(pack).collect(), ..pb::ReadingBatch::default() }.encode_to_vec()
+    let groups = groups.iter().map(|group| pack(group).encode_to_vec().into()).collect();
+    pb::ReadingBatch { groups, ..pb::ReadingBatch::default() }.encode_to_vec()
 }
 
 /// A group in the contract's form.
@@ -117,39 +120,45 @@ pub fn exceptions(qualities: &[Quality]) -> Vec<pb::QualityException> {
     unusual.map(|(index, quality)| flags::exception(index as u32, *quality)).collect()
 }
 
-/// The values of a channel; `None` where it has none or they cannot be read.
-pub fn values(channel: &pb::Channel) -> Option<Vec<f64>> {
-    match channel.values.as_ref()? {
-        pb::channel::Values::Doubles(doubles) => Some(doubles.values.clone()),
-        pb::channel::Values::Scaled(scaled) => wire::values(scaled.decimals, &scaled.deltas).ok(),
-    }
-}
-
 /// The qualities of a channel of `readings` values; empty where all are usual, `None` where an exception has no place or no
 /// meaning.
-pub fn qualities(channel: &pb::Channel, readings: usize) -> Option<Vec<Quality>> {
+pub fn qualities(channel: &wire::Channel<'_>, readings: usize) -> Option<Vec<Quality>> {
     let mut qualities = Vec::new();
     for exception in &channel.exceptions {
-        let index = exception.index as usize;
-        let quality = flags::of_exception(exception)?;
+        let exception = pb::QualityException::decode(*exception).ok()?;
+        let quality = flags::of_exception(&exception)?;
         qualities.resize(readings, Quality::USUAL);
-        *qualities.get_mut(index)? = quality;
+        *qualities.get_mut(exception.index as usize)? = quality;
     }
     Some(qualities)
 }
 
-/// Reads what [`encode`] or a door wrote into the log. Channels of series that `find` does not know are left out.
-pub fn decode(body: &[u8], find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<Vec<Group>> {
-    let batch = pb::ReadingBatch::decode(body).map_err(|error| damaged().caused_by(error))?;
-    batch.groups.iter().map(|group| unpack(group, &find)).collect()
+/// Reads what [`encode`] or a door wrote into the log. Channels of series that `find` does not know are left out, of the
+/// encoded groups too, which are answered beside.
+pub fn decode(body: Bytes, find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<(Vec<Group>, Bytes)> {
+    let mut whole = true;
+    let mut groups = Vec::new();
+    for packed in packed(&body)? {
+        let packed = wire::Group::read(&packed)?;
+        let group = unpack(&packed, &find)?;
+        whole &= group.channels.len() == packed.channels().len();
+        groups.push(group);
+    }
+    let body = if whole { body } else { encode(&groups).into() };
+    Ok((groups, body))
 }
 
-fn unpack(group: &pb::Group, find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<Group> {
-    let times = wire::times(group.start_ns, group.tick_ns, &group.steps)?;
-    let mut channels = Vec::with_capacity(group.channels.len());
-    for channel in &group.channels {
+/// The groups of what the log has, each as it stands there.
+pub fn packed(body: &Bytes) -> Result<Vec<Bytes>> {
+    Ok(pb::ReadingBatch::decode(body.clone()).map_err(|error| damaged().caused_by(error))?.groups)
+}
+
+fn unpack(group: &wire::Group<'_>, find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<Group> {
+    let times = group.times()?;
+    let mut channels = Vec::with_capacity(group.channels().len());
+    for channel in group.channels() {
         let Some(series) = find(channel.series) else { continue };
-        let values = values(channel).filter(|values| values.len() == times.len()).ok_or_else(damaged)?;
+        let values = channel.values().ok().filter(|values| values.len() == times.len()).ok_or_else(damaged)?;
         let qualities = qualities(channel, times.len()).ok_or_else(damaged)?;
         channels.push(Channel { series, values, qualities });
     }
@@ -162,6 +171,8 @@ fn damaged() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::catalog::Catalog;
     use crate::tail::Tail;
@@ -179,7 +190,7 @@ mod tests {
                 Channel { series: b, values: vec![20.5, 999.0, 20.75], qualities: qualities.clone() },
             ],
         )];
-        let read = decode(&encode(&groups), |number| catalog.series(number)).expect("decoded");
+        let (read, _) = decode(encode(&groups).into(), |number| catalog.series(number)).expect("decoded");
         assert_eq!(read[0].times, groups[0].times);
         assert!(read[0].in_order);
         for (read, written) in read[0].channels.iter().zip(&groups[0].channels) {
@@ -188,17 +199,52 @@ mod tests {
             assert_eq!(read.qualities, written.qualities);
         }
         assert_eq!(count(&read), 6);
-        assert!(decode(&[0xff, 0x01], |number| catalog.series(number)).is_err());
+        assert!(decode(Bytes::from_static(&[0xff, 0x01]), |number| catalog.series(number)).is_err());
+        // a series that is not known is left out of both forms
+        let (read, body) =
+            decode(encode(&groups).into(), |number| catalog.series(number).filter(|_| number == 2)).expect("decoded");
+        assert_eq!(read[0].channels.len(), 1);
+        assert_eq!(body, encode(&read));
     }
 
     #[test]
     fn a_quality_without_a_place_or_a_meaning_is_refused() {
-        let channel = |index, quality| pb::Channel {
-            exceptions: vec![pb::QualityException { index, quality, ..pb::QualityException::default() }],
-            ..pb::Channel::default()
+        let read = |index, quality| {
+            let exception = pb::QualityException { index, quality, ..pb::QualityException::default() };
+            let channel = pb::Channel { exceptions: vec![exception], ..pb::Channel::default() };
+            let group = pb::Group { channels: vec![channel], ..pb::Group::default() }.encode_to_vec();
+            let group = wire::Group::read(&group).expect("a group");
+            qualities(&group.channels()[0], 3)
         };
-        assert!(qualities(&channel(3, 4), 3).is_none());
-        assert!(qualities(&channel(0, 77), 3).is_none());
-        assert_eq!(qualities(&channel(2, 4), 3).expect("qualities")[2], Quality::OUT_OF_RANGE);
+        assert!(read(3, 4).is_none());
+        assert!(read(0, 77).is_none());
+        assert_eq!(read(2, 4).expect("qualities")[2], Quality::OUT_OF_RANGE);
+    }
+
+    proptest! {
+        #[test]
+        fn groups_mean_the_same_in_place_as_in_messages(
+            start_ns in any::<i64>(), tick_ns in 0u64..9, steps in prop::collection::vec(-9i64..9, 0..5),
+            scaled in prop::option::of((0u32..11, prop::collection::vec(any::<i32>().prop_map(i64::from), 0..5))),
+            doubles in prop::collection::vec(any::<f64>(), 0..5), series in any::<u32>(),
+        ) {
+            let values = match scaled {
+                Some((decimals, deltas)) => pb::channel::Values::Scaled(pb::Scaled { decimals, deltas }),
+                None => pb::channel::Values::Doubles(pb::Doubles { values: doubles }),
+            };
+            let expected_values = match &values {
+                pb::channel::Values::Scaled(scaled) => wire::values(scaled.decimals, &scaled.deltas).ok(),
+                pb::channel::Values::Doubles(doubles) => Some(doubles.values.clone()),
+            };
+            let channel = pb::Channel { series, values: Some(values), exceptions: Vec::new() };
+            let message = pb::Group { start_ns, tick_ns, steps, channels: vec![channel] };
+            let bytes = message.encode_to_vec();
+            let group = wire::Group::read(&bytes).expect("a group");
+            prop_assert_eq!(group.times().ok(), wire::times(start_ns, tick_ns, &message.steps).ok());
+            prop_assert_eq!(group.channels()[0].series, series);
+            let bits = |values: Option<Vec<f64>>| values.map(|v| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+            prop_assert_eq!(bits(group.channels()[0].values().ok()), bits(expected_values));
+            prop_assert_eq!(group.only(|_| true), bytes);
+        }
     }
 }

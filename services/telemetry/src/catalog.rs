@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 use sensormesh_proto::devices::v1::QualityTests;
 use sensormesh_series::Reading;
 use sensormesh_types::Scope;
@@ -142,7 +143,7 @@ impl Known {
 #[derive(Debug, Default)]
 struct Tables {
     tenants: HashMap<Arc<str>, BTreeMap<Arc<str>, Known>>,
-    numbers: HashMap<u32, Arc<Series>>,
+    numbers: FxHashMap<u32, Arc<Series>>,
     greatest: u32,
 }
 

@@ -7,6 +7,7 @@ use prost::bytes::Bytes;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::Verdict;
 use sensormesh_series::wire;
+use sensormesh_types::{Error, Result};
 
 use crate::batch::{self, Channel, Group};
 use crate::catalog::{Sensor, Series};
@@ -23,15 +24,27 @@ pub struct Checked {
     pub rejections: Vec<pb::Rejection>,
 }
 
-/// Checks a batch. `find` answers the series with a number where the sender may use it.
+/// The most readings of a batch.
+const MOST_READINGS: usize = 10_000;
+/// The most bytes of a batch.
+const MOST_BYTES: usize = 128 << 10;
+
+/// Checks a batch. `find` answers the series with a number where the sender may use it. Refuses a batch that is too great,
+/// and one whose groups cannot be read.
 pub fn check(
     batch: pb::ReadingBatch,
     window: Window,
     mut find: impl FnMut(u32) -> Option<(Arc<Series>, Arc<Sensor>)>,
-) -> Checked {
+) -> Result<Checked> {
+    let groups = batch.groups.iter().map(|group| wire::Group::read(group)).collect::<Result<Vec<_>>>()?;
+    let readings: usize = groups.iter().map(|group| group.len().saturating_mul(group.channels().len())).sum();
+    if readings > MOST_READINGS || batch.encoded_len() > MOST_BYTES {
+        return Err(Error::invalid("batch", "must have at most 10,000 readings and 128 KiB"));
+    }
     let mut checked = Checked::default();
-    let mut changed = false;
-    for (place, group) in batch.groups.iter().enumerate() {
+    // a group without channels is left out
+    let mut changed = groups.iter().any(wire::Group::is_empty);
+    for (place, group) in groups.iter().enumerate() {
         let mut check = Check { window, place: place as u32, checked: &mut checked, changed: &mut changed };
         check.group(group, &mut find);
     }
@@ -45,7 +58,7 @@ pub fn check(
     if checked.groups.is_empty() {
         checked.body = Bytes::new();
     }
-    checked
+    Ok(checked)
 }
 
 struct Check<'a> {
@@ -67,24 +80,24 @@ impl Check<'_> {
         });
     }
 
-    fn group(&mut self, group: &pb::Group, find: &mut impl FnMut(u32) -> Option<(Arc<Series>, Arc<Sensor>)>) {
-        let times = match wire::times(group.start_ns, group.tick_ns, &group.steps) {
+    fn group(&mut self, group: &wire::Group<'_>, find: &mut impl FnMut(u32) -> Option<(Arc<Series>, Arc<Sensor>)>) {
+        let times = match group.times() {
             Ok(times) => times,
             Err(error) => {
-                (0..group.channels.len())
+                (0..group.channels().len())
                     .for_each(|channel| self.reject(channel, Vec::new(), "INVALID", error.message()));
                 return;
             }
         };
         let late = self.refused_times(&times);
-        let mut whole = Group::new(times, Vec::with_capacity(group.channels.len()));
+        let mut whole = Group::new(times, Vec::with_capacity(group.channels().len()));
         let mut apart = Vec::new();
-        for (place, channel) in group.channels.iter().enumerate() {
+        for (place, channel) in group.channels().iter().enumerate() {
             let Some((series, sensor)) = find(channel.series) else {
                 self.reject(place, Vec::new(), "UNKNOWN_SERIES", "the number was not announced to this sender");
                 continue;
             };
-            let values = batch::values(channel).filter(|values| values.len() == whole.times.len());
+            let values = channel.values().ok().filter(|values| values.len() == whole.times.len());
             let qualities = batch::qualities(channel, whole.times.len());
             let Some((values, mut qualities)) = values.zip(qualities) else {
                 self.reject(
@@ -152,14 +165,15 @@ mod tests {
         catalog
     }
 
-    fn check_group(group: pb::Group) -> Checked {
+    fn check_group(group: &pb::Group) -> Checked {
         let catalog = catalog();
-        let batch = pb::ReadingBatch { groups: vec![group], ..pb::ReadingBatch::default() };
-        check(batch, Window::at(NOW, false), |number| {
+        let batch = pb::ReadingBatch { groups: vec![group.encode_to_vec().into()], ..pb::ReadingBatch::default() };
+        let checked = check(batch, Window::at(NOW, false), |number| {
             let series = catalog.series(number)?;
             let sensor = series.sensor()?;
             Some((series, sensor))
-        })
+        });
+        checked.expect("within the limits")
     }
 
     fn group(start_ns: i64, values: &[f64]) -> pb::Group {
@@ -175,8 +189,8 @@ mod tests {
     #[test]
     fn a_sound_batch_is_taken_as_it_is() {
         let group = group(NOW, &[1.0, 2.0, 3.0]);
-        let sent = pb::ReadingBatch { groups: vec![group.clone()], ..pb::ReadingBatch::default() };
-        let checked = check_group(group);
+        let sent = pb::ReadingBatch { groups: vec![group.encode_to_vec().into()], ..pb::ReadingBatch::default() };
+        let checked = check_group(&group);
         assert!(checked.rejections.is_empty());
         assert_eq!(batch::count(&checked.groups), 3);
         assert_eq!(checked.body, sent.encode_to_vec());
@@ -184,21 +198,21 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_and_the_rest_is_taken() {
-        let checked = check_group(group(NOW + 299 * SECOND, &[1.0, f64::NAN, 3.0, 4.0]));
+        let checked = check_group(&group(NOW + 299 * SECOND, &[1.0, f64::NAN, 3.0, 4.0]));
         let rejections: Vec<_> = checked.rejections.iter().map(|r| (r.reason.as_str(), r.indices.clone())).collect();
         assert_eq!(rejections, [("FUTURE", vec![2, 3]), ("NON_FINITE", vec![1])]);
         assert_eq!(checked.groups[0].times, [NOW + 299 * SECOND]);
         let catalog = catalog();
-        let read = batch::decode(&checked.body, |number| catalog.series(number)).expect("decoded");
+        let (read, _) = batch::decode(checked.body, |number| catalog.series(number)).expect("decoded");
         assert_eq!(read[0].channels[0].values, [1.0]);
     }
 
     #[test]
     fn values_out_of_range_are_taken_and_marked_in_the_log_too() {
-        let checked = check_group(group(NOW, &[1.0, 101.0]));
+        let checked = check_group(&group(NOW, &[1.0, 101.0]));
         assert!(checked.rejections.is_empty());
         let catalog = catalog();
-        let read = batch::decode(&checked.body, |number| catalog.series(number)).expect("decoded");
+        let (read, _) = batch::decode(checked.body, |number| catalog.series(number)).expect("decoded");
         assert_eq!(read[0].channels[0].qualities, [Quality::USUAL, Quality::OUT_OF_RANGE]);
     }
 
@@ -211,7 +225,7 @@ mod tests {
         let mut far = group(i64::MAX, &[1.0, 2.0]);
         far.tick_ns = u64::MAX;
         for (group, reason) in [(unknown, "UNKNOWN_SERIES"), (short, "INVALID"), (far, "INVALID")] {
-            let checked = check_group(group);
+            let checked = check_group(&group);
             assert_eq!(checked.rejections.len(), 1);
             assert_eq!(checked.rejections[0].reason, reason);
             assert!(checked.groups.is_empty() && checked.body.is_empty());

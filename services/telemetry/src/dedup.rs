@@ -3,9 +3,9 @@
 //! A reading that is newer than its series' newest is new for certain. Any other is compared with the tail, with the blocks
 //! that cover its time, and with what the same commit is about to store.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use sensormesh_proto::telemetry::v1::Verdict;
 use sensormesh_series::{Column, Quality, Upsert, merge};
 use sensormesh_types::{Result, Scope};
@@ -31,31 +31,36 @@ pub struct Found {
 /// Judges the readings of one commit, one request after the other.
 pub struct Judge<'a> {
     state: &'a State,
-    /// What this commit is about to store of each series it has touched: the newest time, and the readings as far as they
-    /// had to be looked at.
-    staged: HashMap<u32, Staged>,
+    /// What this commit is about to store of each series it has touched.
+    staged: FxHashMap<u32, Staged>,
 }
 
 #[derive(Default)]
 struct Staged {
     newest: Option<i64>,
-    /// Readings of this commit, and of the disk where they were asked for; `None` until somebody asks.
-    parts: Vec<Column>,
+    /// The requests that have readings of it, by their number in the commit.
+    requests: Vec<usize>,
 }
 
 impl<'a> Judge<'a> {
     /// A judge of one commit.
     pub fn new(state: &'a State) -> Self {
-        Self { state, staged: HashMap::new() }
+        Self { state, staged: FxHashMap::default() }
     }
 
-    /// Takes duplicates out of the groups and says what was found. Readings that are older than the newest one stored are
-    /// late, unless they are recorded data (`backfill`), which always is.
-    pub async fn judge(&mut self, groups: &mut Vec<Group>, backfill: bool) -> Result<Vec<Found>> {
+    /// Takes duplicates out of the next request's groups and says what was found. Readings that are older than the newest
+    /// one stored are late, unless they are recorded data (`backfill`), which always is. `before` are the requests of this
+    /// commit that were judged already.
+    pub async fn judge(
+        &mut self,
+        before: &[impl AsRef<[Group]>],
+        groups: &mut Vec<Group>,
+        backfill: bool,
+    ) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        for (g, group) in groups.iter().enumerate() {
-            for (c, channel) in group.channels.iter().enumerate() {
-                self.judge_channel((g as u32, c as u32), group, channel, &mut found).await?;
+        for g in 0..groups.len() {
+            for c in 0..groups[g].channels.len() {
+                self.judge_channel(before, groups, (g, c), &mut found).await?;
             }
         }
         if backfill {
@@ -69,43 +74,44 @@ impl<'a> Judge<'a> {
 
     async fn judge_channel(
         &mut self,
-        (group_place, channel_place): (u32, u32),
-        group: &Group,
-        channel: &Channel,
+        before: &[impl AsRef<[Group]>],
+        groups: &[Group],
+        (g, c): (usize, usize),
         found: &mut Vec<Found>,
     ) -> Result<()> {
+        let (group, channel) = (&groups[g], &groups[g].channels[c]);
         let (Some(first), Some(last)) = (group.times.first(), group.times.last()) else { return Ok(()) };
         let staged = self.staged.entry(channel.series.number).or_default();
+        if staged.requests.last() != Some(&before.len()) {
+            staged.requests.push(before.len());
+        }
         let newest = channel.series.tail.lock().newest().max(staged.newest);
         if group.in_order && Some(*first) > newest {
             staged.newest = Some(*last);
-            staged.parts.push(Column::default());
-            stage(staged, group, channel);
             return Ok(());
         }
-        let mut before = self.stored(&channel.series, group).await?;
+        let mut known = self.stored(&channel.series, group).await?;
         let staged = self.staged.entry(channel.series.number).or_default();
-        for part in &staged.parts {
-            before.overlay(part);
+        let earlier = staged.requests.iter().filter_map(|request| before.get(*request));
+        for groups in earlier.map(AsRef::as_ref).chain([&groups[..g]]) {
+            groups.iter().for_each(|group| stage(&mut known, group, &group.channels, &channel.series));
         }
-        let mut new = Column::default();
+        stage(&mut known, group, &group.channels[..c], &channel.series);
         for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
             let quality = channel.qualities.get(index).copied().unwrap_or_default();
-            let verdict = match before.upsert(*time, *value, quality) {
+            let verdict = match known.upsert(*time, *value, quality) {
                 Upsert::Inserted if Some(*time) < newest => Some(Verdict::Late),
                 Upsert::Inserted => None,
                 Upsert::Same => Some(Verdict::Duplicate),
                 Upsert::Revised => Some(Verdict::Revised),
             };
             if verdict != Some(Verdict::Duplicate) {
-                new.upsert(*time, *value, quality);
                 staged.newest = staged.newest.max(Some(*time));
             }
             if let Some(verdict) = verdict {
-                found.push(Found { group: group_place, channel: channel_place, index: index as u32, verdict });
+                found.push(Found { group: g as u32, channel: c as u32, index: index as u32, verdict });
             }
         }
-        staged.parts.push(new);
         Ok(())
     }
 
@@ -143,20 +149,18 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn stage(staged: &mut Staged, group: &Group, channel: &Channel) {
-    let Some(part) = staged.parts.last_mut() else { return };
-    if channel.qualities.is_empty() {
-        part.append(&group.times, &channel.values);
-    } else {
+/// Adds what some channels of a group have of a series.
+fn stage(known: &mut Column, group: &Group, channels: &[Channel], series: &Series) {
+    for channel in channels.iter().filter(|channel| channel.series.number == series.number) {
         for (index, (time, value)) in group.times.iter().zip(&channel.values).enumerate() {
-            part.upsert(*time, *value, channel.qualities.get(index).copied().unwrap_or(Quality::USUAL));
+            known.upsert(*time, *value, channel.qualities.get(index).copied().unwrap_or(Quality::USUAL));
         }
     }
 }
 
 /// The groups without the readings that were there already. Channels that lose some get a group of their own.
 fn without_duplicates(groups: &[Group], found: &[Found]) -> Vec<Group> {
-    let mut duplicates: HashMap<(u32, u32), Vec<u32>> = HashMap::new();
+    let mut duplicates: FxHashMap<(u32, u32), Vec<u32>> = FxHashMap::default();
     for f in found.iter().filter(|f| f.verdict == Verdict::Duplicate) {
         duplicates.entry((f.group, f.channel)).or_default().push(f.index);
     }

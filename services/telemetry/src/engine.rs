@@ -307,12 +307,12 @@ impl State {
     /// A batch of the log as an entry. One that is damaged is named and has no readings: it is never served.
     pub fn entry(&self, batch: db::log::Batch) -> Arc<Entry> {
         let decoded = if batch.is_intact() {
-            batch::decode(&batch.body, |number| self.catalog.series(number))
+            batch::decode(batch.body, |number| self.catalog.series(number))
         } else {
             Err(Error::internal("its checksum is wrong"))
         };
         let (groups, body) = match decoded {
-            Ok(groups) => (groups, batch.body),
+            Ok(decoded) => decoded,
             Err(error) => {
                 tracing::error!(seq = batch.mark.seq, ?error, "a batch in the log of readings is damaged");
                 (Vec::new(), Bytes::new())

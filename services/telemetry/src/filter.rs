@@ -1,7 +1,8 @@
 //! Which sensors a watcher wants and may see.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
+use rustc_hash::FxHashMap;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_types::Scope;
 
@@ -15,7 +16,7 @@ pub struct Filter {
     devices: HashSet<String>,
     sites: HashSet<String>,
     labels: BTreeMap<String, String>,
-    answers: HashMap<u32, bool>,
+    answers: FxHashMap<u32, bool>,
     version: u64,
 }
 
@@ -28,7 +29,7 @@ impl Filter {
             devices: request.device_ids.into_iter().collect(),
             sites: request.site_ids.into_iter().collect(),
             labels: request.labels.into_iter().collect(),
-            answers: HashMap::new(),
+            answers: FxHashMap::default(),
             version: 0,
         }
     }

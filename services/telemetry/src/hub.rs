@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use prost::Message as _;
 use prost::bytes::Bytes;
-use sensormesh_proto::telemetry::v1 as pb;
 use tokio::sync::watch;
 
-use crate::batch::Group;
+use crate::batch::{self, Group};
 
 /// A batch that has become durable.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub struct Entry {
     pub groups: Vec<Group>,
     /// The same as the log keeps it.
     pub body: Bytes,
-    packed: OnceLock<Vec<pb::Group>>,
+    packed: OnceLock<Vec<Bytes>>,
 }
 
 impl Entry {
@@ -33,9 +31,9 @@ impl Entry {
         Self { seq, tenant, backfill, groups, body, packed: OnceLock::new() }
     }
 
-    /// Its groups in the contract's form, decoded once for everybody.
-    pub fn packed(&self) -> &[pb::Group] {
-        self.packed.get_or_init(|| pb::ReadingBatch::decode(&self.body[..]).map(|b| b.groups).unwrap_or_default())
+    /// Its groups as the log keeps them, each by itself; one for each of `groups`.
+    pub fn packed(&self) -> &[Bytes] {
+        self.packed.get_or_init(|| batch::packed(&self.body).unwrap_or_default())
     }
 
     /// Roughly the memory it takes.

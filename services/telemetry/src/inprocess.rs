@@ -35,7 +35,7 @@ impl Engine {
             let series = self.catalog.series(number).filter(|series| series.tenant == *tenant)?;
             let sensor = series.sensor()?;
             Some((series, sensor))
-        });
+        })?;
         let (request, outcome) = Request::new(Arc::clone(tenant), groups, body, false);
         self.enqueue(request, outcome).await
     }

@@ -26,7 +26,7 @@ use crate::quality::Flagger;
 const MOST_REQUESTS: usize = 1024;
 
 /// Makes the first answer to a batch out of what became of it and its place in the log.
-pub type Answer = Box<dyn FnOnce(&Outcome) -> Vec<u8> + Send>;
+pub type Answer = Box<dyn FnOnce(&Outcome) -> Vec<u8> + Send + Sync>;
 
 /// A batch id, the door it came by, and how its answer is made.
 pub struct FirstAnswer {
@@ -140,8 +140,8 @@ impl Writer {
         let mut work = Vec::with_capacity(requests.len());
         for request in requests {
             let Request { tenant, groups, body, backfill, kept, first_answer, reply } = request;
+            work.push(Work { place: repliers.len(), tenant, groups, body, backfill, kept, first_answer });
             repliers.push(reply);
-            work.push(Work { tenant, groups, body, backfill, kept, first_answer });
         }
         match self.write(work).await {
             Ok(outcomes) => {
@@ -173,7 +173,7 @@ impl Writer {
         let mut first: HashMap<(Arc<str>, String, Door), usize> = HashMap::new();
         let mut repeats: Vec<(usize, usize)> = Vec::new();
         let mut judge = Judge::new(&state);
-        let mut ready = Vec::new();
+        let mut ready: Vec<Work> = Vec::new();
         for (place, mut work) in work.into_iter().enumerate() {
             let mut outcome = Outcome::default();
             if let Some(id) = &work.first_answer {
@@ -188,13 +188,13 @@ impl Writer {
             }
             if outcome.repeated.is_none() && !repeats.iter().any(|(repeat, _)| *repeat == place) {
                 let total = batch::count(&work.groups);
-                outcome.found = judge.judge(&mut work.groups, work.backfill).await?;
+                outcome.found = judge.judge(&ready, &mut work.groups, work.backfill).await?;
                 outcome.accepted = total - outcome.duplicates();
                 outcome.out_of_range = batch::count_out_of_range(&work.groups);
                 if self.flags.flag(&state, &mut work.groups).await? || outcome.duplicates() > 0 {
                     work.body = batch::encode(&work.groups).into();
                 }
-                ready.push((place, work));
+                ready.push(work);
             }
             outcomes.push(outcome);
         }
@@ -206,19 +206,19 @@ impl Writer {
         Ok(outcomes)
     }
 
-    async fn store(&mut self, ready: Vec<(usize, Work)>, outcomes: &mut [Outcome]) -> Result<()> {
+    async fn store(&mut self, ready: Vec<Work>, outcomes: &mut [Outcome]) -> Result<()> {
         let state = &self.state;
         let now = state.clock.now_micros();
         let logged = |work: &Work| !work.groups.is_empty();
         let (mut batches, mut bytes, mut readings) = (0, 0, 0);
-        for (_, work) in ready.iter().filter(|(_, work)| logged(work)) {
+        for work in ready.iter().filter(|work| logged(work)) {
             batches += 1;
             bytes += work.body.len() as u64;
             readings += batch::count(&work.groups) as u64;
         }
         let head = state.hub.head();
-        if batches == 0 && ready.iter().all(|(_, work)| work.kept.is_empty() && work.first_answer.is_none()) {
-            ready.iter().for_each(|(place, _)| outcomes[*place].seq = head);
+        if batches == 0 && ready.iter().all(|work| work.kept.is_empty() && work.first_answer.is_none()) {
+            ready.iter().for_each(|work| outcomes[work.place].seq = head);
             return Ok(());
         }
         let mut tx = state.databases.log.tx(&Scope::system()).await?;
@@ -229,14 +229,14 @@ impl Writer {
             state.mark()
         };
         let (mut rows, mut entries) = (Vec::new(), Vec::new());
-        for (place, work) in ready {
+        for work in ready {
             if logged(&work) {
                 mark.seq += 1;
                 mark.bytes += work.body.len() as u64;
                 mark.readings += batch::count(&work.groups) as u64;
             }
+            let Work { place, tenant, groups, body, backfill, kept, first_answer } = work;
             outcomes[place].seq = mark.seq.max(head);
-            let Work { tenant, groups, body, backfill, kept, first_answer } = work;
             for kept in &kept {
                 db::quarantine::insert(&mut tx, kept).await?;
             }
@@ -265,12 +265,20 @@ impl Writer {
 
 /// A request without its reply.
 struct Work {
+    /// Its number among the requests of its commit.
+    place: usize,
     tenant: Arc<str>,
     groups: Vec<Group>,
     body: Bytes,
     backfill: bool,
     kept: Vec<Kept>,
     first_answer: Option<FirstAnswer>,
+}
+
+impl AsRef<[Group]> for Work {
+    fn as_ref(&self) -> &[Group] {
+        &self.groups
+    }
 }
 
 /// The same failure for another caller.

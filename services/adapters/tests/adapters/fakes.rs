@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
+use prost::Message as _;
 use sensormesh_mesh::Streaming;
 use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_server::DevicesService;
@@ -73,7 +74,7 @@ impl FakeTelemetry {
             Message::Batch(batch) => {
                 *taken += 1;
                 if state.seen.insert(batch.batch_id.clone()) {
-                    let group = &batch.groups[0];
+                    let group = telemetry::Group::decode(&*batch.groups[0]).expect("a group");
                     let value = |channel: &telemetry::Channel| match &channel.values {
                         Some(telemetry::channel::Values::Doubles(doubles)) => doubles.values[0],
                         _ => f64::NAN,

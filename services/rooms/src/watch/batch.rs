@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sensormesh_proto::telemetry::v1::{Group, Quality, WatchReadingsResponse, channel};
+use prost::Message as _;
+use sensormesh_proto::telemetry::v1::{Quality, QualityException, WatchReadingsResponse};
 use sensormesh_series::wire;
 use sensormesh_types::{DEFAULT_TENANT, Error, Result, time};
 
@@ -65,7 +66,7 @@ impl Decoder {
             keep(&mut samples, sensor, time, value, reading.quality);
         }
         for group in &groups {
-            self.unpack(group, &mut samples)?;
+            self.unpack(&wire::Group::read(group)?, &mut samples)?;
         }
         if backfill {
             samples = latest_of_each(samples);
@@ -84,27 +85,22 @@ impl Decoder {
         }
     }
 
-    fn unpack(&self, group: &Group, samples: &mut Vec<Sample>) -> Result<()> {
-        let times = wire::times(group.start_ns, group.tick_ns, &group.steps)?;
-        for channel in &group.channels {
+    fn unpack(&self, group: &wire::Group<'_>, samples: &mut Vec<Sample>) -> Result<()> {
+        let times = group.times()?;
+        for channel in group.channels() {
             let sensor = self
                 .names
                 .get(&channel.series)
                 .ok_or_else(|| Error::internal(format!("telemetry sent series {} without its name", channel.series)))?;
-            let unpacked;
-            let values = match &channel.values {
-                Some(channel::Values::Doubles(doubles)) => doubles.values.as_slice(),
-                Some(channel::Values::Scaled(scaled)) => {
-                    unpacked = wire::values(scaled.decimals, &scaled.deltas)?;
-                    unpacked.as_slice()
-                }
-                None => &[],
-            };
+            let values = channel.values()?;
             if values.len() != times.len() {
                 return Err(Error::internal("telemetry sent a channel that is not as long as its group"));
             }
-            let mut exceptions = channel.exceptions.iter().peekable();
-            for (index, (time, value)) in times.iter().zip(values).enumerate() {
+            let exceptions = channel.exceptions.iter().map(|bytes| QualityException::decode(*bytes));
+            let exceptions = exceptions.collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
+            let mut exceptions = exceptions.iter().peekable();
+            samples.reserve(values.len());
+            for (index, (time, value)) in times.iter().zip(&values).enumerate() {
                 let exception = exceptions.next_if(|exception| exception.index as usize == index);
                 let quality = exception.map_or(0, |exception| exception.quality);
                 keep(samples, Arc::clone(sensor), *time, *value, quality);
@@ -142,12 +138,13 @@ fn latest_of_each(samples: Vec<Sample>) -> Vec<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sensormesh_proto::telemetry::v1::{Channel, Doubles, QualityException, Reading as Row, Scaled, SeriesName};
+    use prost::bytes::Bytes;
+    use sensormesh_proto::telemetry::v1::{Channel, Doubles, Group, Reading as Row, Scaled, SeriesName, channel};
 
-    fn group(start: i64, series: u32, values: channel::Values, steps: Vec<i64>) -> Group {
+    fn group(start: i64, series: u32, values: channel::Values, steps: Vec<i64>) -> Bytes {
         let exceptions = vec![QualityException { index: 1, quality: Quality::Fail as i32, ..Default::default() }];
         let channels = vec![Channel { series, values: Some(values), exceptions }];
-        Group { start_ns: start, tick_ns: 1, steps, channels }
+        Group { start_ns: start, tick_ns: 1, steps, channels }.encode_to_vec().into()
     }
 
     #[test]

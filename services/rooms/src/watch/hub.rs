@@ -219,12 +219,13 @@ impl State {
 
     fn remember(&mut self, batch: &Batch) {
         let latest = self.latest.entry(Arc::clone(&batch.tenant)).or_default();
-        for sample in &batch.samples {
-            match latest.get_mut(&sample.sensor) {
-                Some(known) if sample.reading.replaces(Some(known)) => *known = sample.reading,
-                Some(_) => {}
-                None => {
-                    latest.insert(Arc::clone(&sample.sensor), sample.reading);
+        // looked up once for readings of a sensor that follow each other, as those of a column do
+        for of_one in batch.samples.chunk_by(|a, b| Arc::ptr_eq(&a.sensor, &b.sensor)) {
+            let Some((first, rest)) = of_one.split_first() else { continue };
+            let known = latest.entry(Arc::clone(&first.sensor)).or_insert(first.reading);
+            for sample in std::iter::once(first).chain(rest) {
+                if sample.reading.replaces(Some(known)) {
+                    *known = sample.reading;
                 }
             }
         }

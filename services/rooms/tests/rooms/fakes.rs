@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::stream;
 use parking_lot::Mutex;
+use prost::Message as _;
 use sensormesh_mesh::Streaming;
 use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_server::DevicesService;
@@ -116,7 +117,8 @@ fn message(entries: &[Entry], series: &mut BTreeMap<String, u32>, cursor: usize)
         });
         let values = Some(telemetry::channel::Values::Doubles(telemetry::Doubles { values: vec![entry.value] }));
         let channels = vec![telemetry::Channel { series: number, values, exceptions: Vec::new() }];
-        message.groups.push(telemetry::Group { start_ns: entry.time, tick_ns: 1, steps: Vec::new(), channels });
+        let group = telemetry::Group { start_ns: entry.time, tick_ns: 1, steps: Vec::new(), channels };
+        message.groups.push(group.encode_to_vec().into());
     }
     message
 }

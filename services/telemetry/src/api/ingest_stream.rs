@@ -1,12 +1,12 @@
 //! Readings in columns: `IngestStream`, many batches in flight, acknowledged as they become durable.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
+use rustc_hash::FxHashMap;
 use sensormesh_mesh::Context;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::{Verdict, ingest_stream_request};
@@ -26,10 +26,6 @@ use crate::writer::{FirstAnswer, Outcome, Request};
 
 /// Batches of one stream that may wait for their commit; then the sender waits.
 const IN_FLIGHT: usize = 64;
-/// The most readings of a batch.
-const MOST_READINGS: usize = 10_000;
-/// The most bytes of a batch.
-const MOST_BYTES: usize = 128 << 10;
 
 /// Rejections and announcements that may wait for a sender that does not read; then it has to.
 const UNTOLD: usize = 20_000;
@@ -43,7 +39,7 @@ struct Session {
     backfill: bool,
     last_number: Option<u64>,
     /// The series this sender may use, by number.
-    series: HashMap<u32, (Arc<Series>, Arc<Sensor>)>,
+    series: FxHashMap<u32, (Arc<Series>, Arc<Sensor>)>,
     version: u64,
 }
 
@@ -59,7 +55,7 @@ impl Api {
             sender: Sender::of(caller),
             backfill: false,
             last_number: None,
-            series: HashMap::new(),
+            series: FxHashMap::default(),
             version: self.engine.catalog.version(),
         };
         let context = Context::current().unwrap_or_default();
@@ -187,10 +183,6 @@ impl Session {
             return Err(Error::invalid("batch.number", "must be greater than that of the batch before"));
         }
         self.last_number = Some(number);
-        let readings: usize = batch.groups.iter().map(|g| (g.steps.len() + 1).saturating_mul(g.channels.len())).sum();
-        if readings > MOST_READINGS || batch.encoded_len() > MOST_BYTES {
-            return Err(Error::invalid("batch", "must have at most 10,000 readings and 128 KiB"));
-        }
         let engine = self.api.engine.clone();
         if !batch.batch_id.is_empty()
             && let Some(answer) = engine.first_answer(&self.sender.tenant, &batch.batch_id, Door::Stream).await?
@@ -199,7 +191,7 @@ impl Session {
         }
         let window = Window::at(engine.clock.now_nanos(), self.backfill);
         let batch_id = batch.batch_id.clone();
-        let Checked { groups, body, mut rejections } = columns::check(batch, window, |series| self.find(series));
+        let Checked { groups, body, mut rejections } = columns::check(batch, window, |series| self.find(series))?;
         rejections.iter_mut().for_each(|rejection| rejection.batch = number);
         rejections.iter().for_each(|r| count_refused(&r.reason, r.indices.len().max(1) as u64));
         let (mut request, outcome) = Request::new(Arc::clone(&self.sender.tenant), groups, body, self.backfill);

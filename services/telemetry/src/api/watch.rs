@@ -3,17 +3,17 @@
 //! Nothing is buffered for a reader but the message on its way: it reads the ring, and the log where it has fallen behind
 //! the ring. One that takes nothing for too long is ended with the cursor to go on from.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry::Vacant;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prost::Message as _;
+use rustc_hash::FxHashMap;
 use sensormesh_mesh::Context;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::ReadingForm;
 use sensormesh_proto::types::v1::Bookmark;
-use sensormesh_series::Reading;
+use sensormesh_series::{Reading, wire};
 use sensormesh_types::{Caller, Code, Error, Result, Scope, time};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::rows::row;
 use super::{Answers, Api};
 use crate::batch;
+use crate::calibration::Calibration;
 use crate::catalog::Series;
 use crate::db;
 use crate::engine::Engine;
@@ -61,7 +62,8 @@ impl Api {
             after: after.unwrap_or_default(),
             live: false,
             raw,
-            named: HashMap::new(),
+            choices: FxHashMap::default(),
+            chosen: 0,
             messages,
             told,
             deadline: Context::current().and_then(|context| context.deadline),
@@ -110,12 +112,24 @@ struct Feed {
     live: bool,
     /// Values as they were measured, not calibrated.
     raw: bool,
-    /// Series that were named in this stream, for COLUMNS, with the catalog's version then.
-    named: HashMap<u32, u64>,
+    /// What the reader gets of each series, for COLUMNS, by the catalog of that version.
+    choices: FxHashMap<u32, Choice>,
+    chosen: u64,
     messages: mpsc::Sender<pb::WatchReadingsResponse>,
     /// The last cursor handed to the reader.
     told: String,
     deadline: Option<Instant>,
+}
+
+/// What a reader of columns gets of a series.
+#[derive(Clone)]
+enum Choice {
+    /// Nothing.
+    No,
+    /// Its readings as they stand in the log.
+    Plain,
+    /// Its readings calibrated.
+    Calibrated(Arc<Calibration>),
 }
 
 impl Feed {
@@ -207,10 +221,10 @@ impl Feed {
                 let mut message = self.message(&some[0].0.tenant, false);
                 for (series, reading) in some {
                     if self.form == ReadingForm::Columns {
-                        self.name(series, &mut message);
+                        self.choose(series, &mut message);
                         let mut column = sensormesh_series::Column::default();
                         column.upsert(reading.time, reading.value, reading.quality);
-                        message.groups.push(batch::pack_column(series.number, &column));
+                        message.groups.push(batch::pack_column(series.number, &column).encode_to_vec().into());
                     } else {
                         message.readings.push(row(&series.sensor_id, *reading));
                     }
@@ -270,33 +284,52 @@ impl Feed {
 
     /// The groups as the log has them, without the channels the reader does not want.
     fn put_columns(&mut self, entry: &Entry, message: &mut pb::WatchReadingsResponse) {
-        let mut wanted: HashMap<u32, bool> = HashMap::new();
-        for channel in entry.groups.iter().flat_map(|group| &group.channels) {
-            if let Vacant(place) = wanted.entry(channel.series.number) {
-                let admitted = self.filter.admits(&self.engine.catalog, &channel.series);
-                let calibration = channel.series.calibration().filter(|_| admitted && !self.raw);
-                place.insert(admitted && calibration.is_none());
-                if admitted {
-                    self.name(&channel.series, message);
-                }
-                if let Some(calibration) = calibration {
-                    let groups = entry.groups.iter();
-                    message.groups.extend(groups.flat_map(|g| g.calibrated(channel.series.number, &calibration)));
+        for (group, packed) in entry.groups.iter().zip(entry.packed()) {
+            let mut plain = 0;
+            for channel in &group.channels {
+                match self.choose(&channel.series, message) {
+                    Choice::Plain => plain += 1,
+                    Choice::Calibrated(calibration) => {
+                        message.groups.extend(group.calibrated(channel.series.number, &calibration));
+                    }
+                    Choice::No => {}
                 }
             }
-        }
-        for group in entry.packed() {
-            let wants = |channel: &pb::Channel| wanted.get(&channel.series).copied().unwrap_or(false);
-            let mut channels = group.channels.iter().filter(|channel| wants(channel)).peekable();
-            if channels.peek().is_some() {
-                let channels = channels.cloned().collect();
-                message.groups.push(pb::Group { steps: group.steps.clone(), channels, ..*group });
+            if plain == group.channels.len() {
+                message.groups.push(packed.clone());
+            } else if plain > 0
+                && let Ok(packed) = wire::Group::read(packed)
+            {
+                let wanted =
+                    |channel: &wire::Channel<'_>| matches!(self.choices.get(&channel.series), Some(Choice::Plain));
+                message.groups.push(packed.only(wanted).into());
             }
         }
     }
 
+    /// What the reader gets of a series. Names it to the reader the first time.
+    fn choose(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) -> Choice {
+        let version = self.engine.catalog.version();
+        if self.chosen != version {
+            self.chosen = version;
+            self.choices.clear();
+        }
+        if let Some(choice) = self.choices.get(&series.number) {
+            return choice.clone();
+        }
+        let choice = if !self.filter.admits(&self.engine.catalog, series) {
+            Choice::No
+        } else {
+            let sensor_id = series.sensor_id.to_string();
+            message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit(self.raw) });
+            series.calibration().filter(|_| !self.raw).map_or(Choice::Plain, Choice::Calibrated)
+        };
+        self.choices.insert(series.number, choice.clone());
+        choice
+    }
+
     fn put_latest(&mut self, entries: &[Arc<Entry>], message: &mut pb::WatchReadingsResponse) {
-        let mut latest: HashMap<u32, (Arc<Series>, Reading)> = HashMap::new();
+        let mut latest: FxHashMap<u32, (Arc<Series>, Reading)> = FxHashMap::default();
         let mut total = 0;
         for group in entries.iter().flat_map(|entry| &entry.groups) {
             for channel in &group.channels {
@@ -322,14 +355,6 @@ impl Feed {
         let told = |(series, reading): (Arc<Series>, Reading)| row(&series.sensor_id, series.told(reading, self.raw));
         message.readings = latest.into_values().map(told).collect();
         message.readings.sort_by(|a, b| a.sensor_id.cmp(&b.sensor_id));
-    }
-
-    fn name(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) {
-        let version = self.engine.catalog.version();
-        if self.named.insert(series.number, version) != Some(version) {
-            let sensor_id = series.sensor_id.to_string();
-            message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit(self.raw) });
-        }
     }
 
     async fn bookmark(&mut self) -> Result<()> {

@@ -9,8 +9,9 @@ use crate::tail::Mark;
 /// The one shard of a log on one machine; more come with more replicas.
 pub const SHARD: i64 = 0;
 
-/// How many rows one INSERT writes, largest first: few texts, so that each is prepared once.
-const CHUNKS: [usize; 3] = [64, 8, 1];
+/// How many rows one INSERT writes, largest first: few texts, so that each is prepared once; not many rows, because SQLite
+/// looks for each parameter among all of them.
+const CHUNKS: [usize; 3] = [16, 4, 1];
 const COLUMNS: usize = 9;
 
 /// Where a shard of the log stands.

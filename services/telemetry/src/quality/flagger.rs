@@ -1,8 +1,8 @@
 //! Puts what is about to be stored to its sensors' tests.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use sensormesh_series::{Column, merge};
 use sensormesh_types::Result;
 
@@ -16,7 +16,7 @@ use crate::history::History;
 /// neighbour that its tests look at.
 #[derive(Debug, Default)]
 pub struct Flagger {
-    tracks: HashMap<u32, Track>,
+    tracks: FxHashMap<u32, Track>,
 }
 
 impl Flagger {

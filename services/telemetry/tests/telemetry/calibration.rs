@@ -4,7 +4,7 @@ use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::calibration::Function;
 use sensormesh_types::{Code, Result, Role, time};
 
-use crate::system::{Engine, NOW, SECOND, System, User, batch, call, group, plain, reading};
+use crate::system::{Engine, NOW, SECOND, System, User, batch, call, group, groups, plain, reading};
 
 const START: i64 = NOW - 10_000 * SECOND;
 
@@ -115,7 +115,7 @@ pub async fn every_read_is_calibrated_unless_it_asks_for_raw_values(engine: Engi
             let value = match form {
                 pb::ReadingForm::Columns => {
                     assert_eq!(told.groups.len(), 1);
-                    column(&told.groups[0].channels[0])[0]
+                    column(&groups(&told)[0].channels[0])[0]
                 }
                 _ => plain(&told.readings[0]).1,
             };

@@ -6,7 +6,7 @@ use sensormesh_proto::telemetry::v1::{Quality, QualityTest, Verdict};
 use sensormesh_types::{Code, Role};
 
 use crate::devices::sensor;
-use crate::system::{Engine, NOW, SECOND, System, User, batch, call, eventually, group, reading};
+use crate::system::{Engine, NOW, SECOND, System, User, batch, call, eventually, group, groups, reading};
 
 const START: i64 = NOW - 100_000 * SECOND;
 
@@ -187,7 +187,7 @@ pub async fn a_watcher_sees_a_spike_once_it_is_one(engine: Engine) {
             let told: Vec<_> = told.readings.iter().map(|r| (r.value, r.quality())).collect();
             assert_eq!(told, [(Some(90.0), Quality::Fail), (Some(2.0), Quality::Suspect)]);
         } else {
-            let exception = &told.groups[0].channels[0].exceptions[0];
+            let exception = &groups(&told)[0].channels[0].exceptions[0];
             assert_eq!(exception.quality(), Quality::Fail);
             assert_eq!(exception.tests().collect::<Vec<_>>(), [QualityTest::Spike]);
         }

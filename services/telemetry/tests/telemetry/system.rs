@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::StreamExt as _;
+use prost::Message as _;
 use sensormesh_mesh::token::{AUDIENCE, Claims, ISSUER, Jwk, TOKEN_TYPE};
 use sensormesh_mesh::{
     Channel, Context, Listeners, LocalRegistry, Mesh, Running, Service, Shutdown, Streaming, Transport, serve,
@@ -387,8 +388,14 @@ pub fn group(series: u32, start: i64, step: i64, values: &[f64]) -> pb::Group {
     }
 }
 
-pub fn batch(number: u64, groups: Vec<pb::Group>) -> pb::ReadingBatch {
+pub fn batch(number: u64, groups: impl IntoIterator<Item = pb::Group>) -> pb::ReadingBatch {
+    let groups = groups.into_iter().map(|group| group.encode_to_vec().into()).collect();
     pb::ReadingBatch { number, batch_id: String::new(), groups }
+}
+
+/// The columns of a message.
+pub fn groups(message: &pb::WatchReadingsResponse) -> Vec<pb::Group> {
+    message.groups.iter().map(|group| pb::Group::decode(&**group).expect("a group")).collect()
 }
 
 /// Polls until it is so.

@@ -11,7 +11,7 @@ use sensormesh_types::Code;
 
 use crate::devices::sensor;
 use crate::stream::values;
-use crate::system::{Engine, NOW, SECOND, System, User, batch, call, eventually, group, plain, reading};
+use crate::system::{Engine, NOW, SECOND, System, User, batch, call, eventually, group, groups, plain, reading};
 
 pub async fn the_latest_readings_come_first_then_what_arrives(engine: Engine) {
     let system = System::start(engine).await;
@@ -157,8 +157,9 @@ pub async fn columns_and_latest_say_the_same_in_fewer_words(engine: Engine) {
     ingest.through(1).await;
     let message = columns.next().await;
     assert!(message.readings.is_empty());
-    assert_eq!((message.groups.len(), message.groups[0].channels.len()), (1, 1));
-    let group = &message.groups[0];
+    let sent = groups(&message);
+    assert_eq!((sent.len(), sent[0].channels.len()), (1, 1));
+    let group = &sent[0];
     assert_eq!(wire::times(group.start_ns, group.tick_ns, &group.steps).expect("times")[2], NOW + 2 * SECOND);
     assert_eq!((group.channels[0].series, values(&group.channels[0])), (numbers[0], vec![1.0, 2.0, 3.0]));
     let message = latest.next().await;

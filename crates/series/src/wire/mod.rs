@@ -1,8 +1,12 @@
 //! The packed forms of the contracts: times as steps, values as whole numbers and a power of ten.
 
+mod group;
+
 use sensormesh_types::{Error, Result};
 
 use crate::block::decimal;
+
+pub use group::{Channel, Group};
 
 /// The tick that `tick_ns = 0` stands for: one millisecond.
 pub const DEFAULT_TICK: u64 = 1_000_000;
@@ -20,13 +24,17 @@ pub struct Steps {
 
 /// The times that steps stand for. Refuses times beyond what `i64` nanoseconds can say.
 pub fn times(start: i64, tick: u64, steps: &[i64]) -> Result<Vec<i64>> {
+    times_of(start, tick, steps.len(), steps.iter().map(|step| Ok(*step)))
+}
+
+fn times_of(start: i64, tick: u64, len: usize, steps: impl Iterator<Item = Result<i64>>) -> Result<Vec<i64>> {
     let too_far = || Error::invalid("steps", "lead to a time beyond 1677 to 2262");
     let tick = i64::try_from(if tick == 0 { DEFAULT_TICK } else { tick }).map_err(|_| too_far())?;
-    let mut times = Vec::with_capacity(steps.len() + 1);
+    let mut times = Vec::with_capacity(len + 1);
     let mut time = start;
     times.push(time);
     for step in steps {
-        time = step.checked_mul(tick).and_then(|way| time.checked_add(way)).ok_or_else(too_far)?;
+        time = step?.checked_mul(tick).and_then(|way| time.checked_add(way)).ok_or_else(too_far)?;
         times.push(time);
     }
     Ok(times)
@@ -60,12 +68,16 @@ pub(crate) fn gcd(mut a: u64, mut b: u64) -> u64 {
 
 /// The values that deltas stand for: `(deltas[0] + … + deltas[i]) / 10^decimals`.
 pub fn values(decimals: u32, deltas: &[i64]) -> Result<Vec<f64>> {
+    values_of(decimals, deltas.len(), deltas.iter().map(|delta| Ok(*delta)))
+}
+
+fn values_of(decimals: u32, len: usize, deltas: impl Iterator<Item = Result<i64>>) -> Result<Vec<f64>> {
     let power =
         *decimal::POWERS.get(decimals as usize).ok_or_else(|| Error::invalid("decimals", "must be at most 9"))?;
-    let mut values = Vec::with_capacity(deltas.len());
+    let mut values = Vec::with_capacity(len);
     let mut whole = 0i64;
     for delta in deltas {
-        whole = whole.checked_add(*delta).ok_or_else(|| Error::invalid("deltas", "add up to more than 64 bits"))?;
+        whole = whole.checked_add(delta?).ok_or_else(|| Error::invalid("deltas", "add up to more than 64 bits"))?;
         values.push(decimal::restore(whole, power));
     }
     Ok(values)
