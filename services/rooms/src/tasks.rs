@@ -18,7 +18,7 @@ use crate::db;
 use crate::model::Tenant;
 use crate::projection::Projection;
 use crate::telemetry::Telemetry;
-use crate::watch::{Batch, Hub};
+use crate::watch::{Batch, Decoder, Hub};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ pub async fn follow_readings(telemetry: Telemetry, hub: Hub, shutdown: Shutdown)
 
 async fn follow_once(telemetry: &Telemetry, hub: &Hub, cursor: String, heard: &mut bool) -> Result<()> {
     let mut snapshot: Option<Vec<Batch>> = cursor.is_empty().then(Vec::new);
-    let mut stream = telemetry.watch(cursor, Vec::new()).await?;
+    let mut stream = telemetry.watch(cursor, Vec::new(), Decoder::of_placed(hub.clone())).await?;
     loop {
         let Ok(next) = timeout(SILENCE, stream.next()).await else {
             return Err(Error::unavailable("STREAM_SILENT", "telemetry has gone silent", FIRST_PAUSE));

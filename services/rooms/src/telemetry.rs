@@ -31,12 +31,16 @@ impl Telemetry {
     }
 
     /// Every reading from a cursor on, of these sensors; of all where there are none or too many to name.
-    pub async fn watch(&self, cursor: String, sensor_ids: Vec<String>) -> Result<BoxStream<'static, Result<Incoming>>> {
+    pub async fn watch(
+        &self,
+        cursor: String,
+        sensor_ids: Vec<String>,
+        mut decoder: Decoder,
+    ) -> Result<BoxStream<'static, Result<Incoming>>> {
         let sensor_ids = if sensor_ids.len() > MOST_SENSORS { Vec::new() } else { sensor_ids };
         let form = ReadingForm::Columns as i32;
         let request = WatchReadingsRequest { cursor, sensor_ids, form, ..Default::default() };
         let stream = self.as_service.clone().watch_readings(request).await?.into_inner();
-        let mut decoder = Decoder::default();
         Ok(stream.map(move |message| decoder.decode(message.map_err(Error::from)?)).boxed())
     }
 
@@ -45,7 +49,7 @@ impl Telemetry {
         let telemetry = self.clone();
         Arc::new(move |cursor, sensors| {
             let telemetry = telemetry.clone();
-            Box::pin(async move { telemetry.watch(cursor, sensors).await })
+            Box::pin(async move { telemetry.watch(cursor, sensors, Decoder::default()).await })
         })
     }
 

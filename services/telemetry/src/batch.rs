@@ -141,7 +141,7 @@ pub fn decode(body: Bytes, find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<
     for packed in packed(&body)? {
         let packed = wire::Group::read(&packed)?;
         let group = unpack(&packed, &find)?;
-        whole &= group.channels.len() == packed.channels().len();
+        whole &= group.channels.len() == packed.width();
         groups.push(group);
     }
     let body = if whole { body } else { encode(&groups).into() };
@@ -155,11 +155,12 @@ pub fn packed(body: &Bytes) -> Result<Vec<Bytes>> {
 
 fn unpack(group: &wire::Group<'_>, find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<Group> {
     let times = group.times()?;
-    let mut channels = Vec::with_capacity(group.channels().len());
+    let mut channels = Vec::with_capacity(group.width());
     for channel in group.channels() {
+        let channel = channel?;
         let Some(series) = find(channel.series) else { continue };
         let values = channel.values().ok().filter(|values| values.len() == times.len()).ok_or_else(damaged)?;
-        let qualities = qualities(channel, times.len()).ok_or_else(damaged)?;
+        let qualities = qualities(&channel, times.len()).ok_or_else(damaged)?;
         channels.push(Channel { series, values, qualities });
     }
     Ok(Group::new(times, channels))
@@ -214,7 +215,7 @@ mod tests {
             let channel = pb::Channel { exceptions: vec![exception], ..pb::Channel::default() };
             let group = pb::Group { channels: vec![channel], ..pb::Group::default() }.encode_to_vec();
             let group = wire::Group::read(&group).expect("a group");
-            qualities(&group.channels()[0], 3)
+            qualities(&group.channels().next().expect("a channel").expect("a channel"), 3)
         };
         assert!(read(3, 4).is_none());
         assert!(read(0, 77).is_none());
@@ -241,9 +242,10 @@ mod tests {
             let bytes = message.encode_to_vec();
             let group = wire::Group::read(&bytes).expect("a group");
             prop_assert_eq!(group.times().ok(), wire::times(start_ns, tick_ns, &message.steps).ok());
-            prop_assert_eq!(group.channels()[0].series, series);
+            let channel = group.channels().next().expect("a channel").expect("a channel");
+            prop_assert_eq!(channel.series, series);
             let bits = |values: Option<Vec<f64>>| values.map(|v| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
-            prop_assert_eq!(bits(group.channels()[0].values().ok()), bits(expected_values));
+            prop_assert_eq!(bits(channel.values().ok()), bits(expected_values));
             prop_assert_eq!(group.only(|_| true), bytes);
         }
     }

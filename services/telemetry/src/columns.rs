@@ -37,7 +37,7 @@ pub fn check(
     mut find: impl FnMut(u32) -> Option<(Arc<Series>, Arc<Sensor>)>,
 ) -> Result<Checked> {
     let groups = batch.groups.iter().map(|group| wire::Group::read(group)).collect::<Result<Vec<_>>>()?;
-    let readings: usize = groups.iter().map(|group| group.len().saturating_mul(group.channels().len())).sum();
+    let readings: usize = groups.iter().map(|group| group.len().saturating_mul(group.width())).sum();
     if readings > MOST_READINGS || batch.encoded_len() > MOST_BYTES {
         return Err(Error::invalid("batch", "must have at most 10,000 readings and 128 KiB"));
     }
@@ -84,21 +84,27 @@ impl Check<'_> {
         let times = match group.times() {
             Ok(times) => times,
             Err(error) => {
-                (0..group.channels().len())
-                    .for_each(|channel| self.reject(channel, Vec::new(), "INVALID", error.message()));
+                (0..group.width()).for_each(|channel| self.reject(channel, Vec::new(), "INVALID", error.message()));
                 return;
             }
         };
         let late = self.refused_times(&times);
-        let mut whole = Group::new(times, Vec::with_capacity(group.channels().len()));
+        let mut whole = Group::new(times, Vec::with_capacity(group.width()));
         let mut apart = Vec::new();
-        for (place, channel) in group.channels().iter().enumerate() {
+        for (place, channel) in group.channels().enumerate() {
+            let channel = match channel {
+                Ok(channel) => channel,
+                Err(error) => {
+                    self.reject(place, Vec::new(), "INVALID", error.message());
+                    continue;
+                }
+            };
             let Some((series, sensor)) = find(channel.series) else {
                 self.reject(place, Vec::new(), "UNKNOWN_SERIES", "the number was not announced to this sender");
                 continue;
             };
             let values = channel.values().ok().filter(|values| values.len() == whole.times.len());
-            let qualities = batch::qualities(channel, whole.times.len());
+            let qualities = batch::qualities(&channel, whole.times.len());
             let Some((values, mut qualities)) = values.zip(qualities) else {
                 self.reject(
                     place,

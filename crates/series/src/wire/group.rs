@@ -14,7 +14,7 @@ pub struct Group<'a> {
     start: i64,
     tick: u64,
     steps: Numbers<'a>,
-    channels: Vec<Channel<'a>>,
+    channels: Vec<&'a [u8]>,
 }
 
 /// One sensor's values in a group.
@@ -25,7 +25,6 @@ pub struct Channel<'a> {
     /// Encoded `telemetry.v1.QualityException`s.
     pub exceptions: Vec<&'a [u8]>,
     values: Values<'a>,
-    whole: &'a [u8],
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,19 +50,20 @@ struct Numbers<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// Reads a group. MALFORMED_MESSAGE where it is none.
+    /// Reads a group, its channels apart. MALFORMED_MESSAGE where it is none.
     pub fn read(bytes: &'a [u8]) -> Result<Self> {
         Self::of(bytes).ok_or_else(malformed)
     }
 
     fn of(bytes: &'a [u8]) -> Option<Self> {
-        let mut group = Self::default();
+        let channels = Fields(bytes).filter(|field| matches!(field, Some((4, _)))).count();
+        let mut group = Self { channels: Vec::with_capacity(channels), ..Self::default() };
         for field in Fields(bytes) {
             match field? {
                 (1, Value::Number(start)) => group.start = start as i64,
                 (2, Value::Number(tick)) => group.tick = tick,
                 (3, steps) => group.steps.take(steps)?,
-                (4, Value::Bytes(channel)) => group.channels.push(Channel::of(channel)?),
+                (4, Value::Bytes(channel)) => group.channels.push(channel),
                 (1 | 2 | 4, _) => return None,
                 _ => {}
             }
@@ -86,13 +86,18 @@ impl<'a> Group<'a> {
         times_of(self.start, self.tick, self.steps.len(), self.steps.signed())
     }
 
-    /// The channels.
-    pub fn channels(&self) -> &[Channel<'a>] {
-        &self.channels
+    /// How many channels it has.
+    pub fn width(&self) -> usize {
+        self.channels.len()
     }
 
-    /// The group with some of its channels only, encoded.
-    pub fn only(&self, wanted: impl Fn(&Channel<'_>) -> bool) -> Vec<u8> {
+    /// The channels; MALFORMED_MESSAGE in place of one that is none.
+    pub fn channels(&self) -> impl Iterator<Item = Result<Channel<'a>>> + '_ {
+        self.channels.iter().map(|channel| Channel::of(channel).ok_or_else(malformed))
+    }
+
+    /// The group with the channels of some series only, encoded.
+    pub fn only(&self, wanted: impl Fn(u32) -> bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.steps.packed.len() + 32);
         for (key, number) in [(1 << 3, self.start as u64), (2 << 3, self.tick)] {
             if number != 0 {
@@ -106,7 +111,8 @@ impl<'a> Group<'a> {
             bytes
         });
         let steps: Vec<u8> = self.steps.packed.iter().copied().chain(rest).collect();
-        let channels = self.channels.iter().filter(|channel| wanted(channel)).map(|channel| (4, channel.whole));
+        let wanted = |channel: &[u8]| Channel::of(channel).is_some_and(|channel| wanted(channel.series));
+        let channels = self.channels.iter().filter(|channel| wanted(channel)).map(|channel| (4, *channel));
         for (field, bytes) in std::iter::once((3, &*steps)).filter(|(_, steps)| !steps.is_empty()).chain(channels) {
             varint::put(&mut out, field << 3 | 2);
             varint::put(&mut out, bytes.len() as u64);
@@ -117,9 +123,9 @@ impl<'a> Group<'a> {
 }
 
 impl<'a> Channel<'a> {
-    fn of(whole: &'a [u8]) -> Option<Self> {
-        let mut channel = Self { whole, ..Self::default() };
-        for field in Fields(whole) {
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        let mut channel = Self::default();
+        for field in Fields(bytes) {
             match field? {
                 (1, Value::Number(series)) => channel.series = series as u32,
                 (2, Value::Bytes(doubles)) => {
@@ -309,7 +315,8 @@ mod tests {
 
     fn read(bytes: &[u8]) -> (Vec<i64>, Vec<(u32, Vec<f64>)>) {
         let group = Group::read(bytes).expect("a group");
-        let channels = group.channels().iter().map(|c| (c.series, c.values().expect("values"))).collect();
+        let channels =
+            group.channels().map(|c| c.expect("a channel")).map(|c| (c.series, c.values().expect("values"))).collect();
         (group.times().expect("times"), channels)
     }
 
@@ -340,10 +347,7 @@ mod tests {
         let bytes = bytes();
         let group = Group::read(&bytes).expect("a group");
         assert_eq!(group.only(|_| true), bytes);
-        assert_eq!(
-            read(&group.only(|channel| channel.series == 8)),
-            (vec![10, 15, 25], vec![(8, vec![21.5, 21.6, 21.4])])
-        );
+        assert_eq!(read(&group.only(|series| series == 8)), (vec![10, 15, 25], vec![(8, vec![21.5, 21.6, 21.4])]));
         let listed = [0x08, 10, 0x10, 5, 0x18, 2, 0x18, 4];
         assert_eq!(read(&Group::read(&listed).expect("a group").only(|_| true)).0, [10, 15, 25]);
     }
@@ -354,12 +358,13 @@ mod tests {
         for cut in 0..whole.len() {
             if let Ok(group) = Group::read(&whole[..cut]) {
                 let _ = group.times();
-                group.channels().iter().for_each(|channel| drop(channel.values()));
+                group.channels().flatten().for_each(|channel| drop(channel.values()));
             }
         }
-        for wrong in [&[0x08][..], &[0x00, 1], &[0x22, 5, 1], &[0x0a, 1, 1], &[0x23], &[0x22, 2, 0x0a, 0]] {
+        for wrong in [&[0x08][..], &[0x00, 1], &[0x22, 5, 1], &[0x0a, 1, 1], &[0x23]] {
             assert!(Group::read(wrong).is_err(), "{wrong:?}");
         }
+        assert!(Group::read(&[0x22, 2, 0x0a, 0]).expect("a group").channels().next().expect("a channel").is_err());
         // a step that is cut off
         assert!(Group::read(&[0x1a, 1, 0x80]).expect("a group").times().is_err());
     }

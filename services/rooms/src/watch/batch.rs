@@ -8,7 +8,9 @@ use sensormesh_proto::telemetry::v1::{Quality, QualityException, WatchReadingsRe
 use sensormesh_series::wire;
 use sensormesh_types::{DEFAULT_TENANT, Error, Result, time};
 
+use super::hub::Hub;
 use crate::metrics::Reading;
+use crate::model::Tenant;
 
 /// A reading and its sensor.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,13 +46,19 @@ pub struct Incoming {
 }
 
 /// Unpacks the messages of one stream, which names its series numbers as it goes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Decoder {
     names: HashMap<u32, Arc<str>>,
     tenant: Option<Arc<str>>,
+    hub: Option<Hub>,
 }
 
 impl Decoder {
+    /// One that has of each sensor that is in no room only the latest reading of a message: nobody can be watching it.
+    pub fn of_placed(hub: Hub) -> Self {
+        Self { hub: Some(hub), ..Self::default() }
+    }
+
     /// Unpacks one message.
     pub fn decode(&mut self, message: WatchReadingsResponse) -> Result<Incoming> {
         let WatchReadingsResponse { cursor, readings, names, groups, bookmark, backfill, tenant, .. } = message;
@@ -63,16 +71,17 @@ impl Decoder {
                 continue;
             };
             let sensor = reading.sensor_id.into();
-            keep(&mut samples, sensor, time, value, reading.quality);
+            samples.extend(shown(time, value, reading.quality).map(|reading| Sample { sensor, reading }));
         }
+        let tenant = self.tenant(tenant);
+        let placed = self.hub.as_ref().map(|hub| hub.model().tenant(&tenant));
         for group in &groups {
-            self.unpack(&wire::Group::read(group)?, &mut samples)?;
+            self.unpack(&wire::Group::read(group)?, placed.as_deref(), &mut samples)?;
         }
         if backfill {
             samples = latest_of_each(samples);
         }
-        let batch =
-            if samples.is_empty() { None } else { Some(Batch { tenant: self.tenant(tenant), samples, backfill }) };
+        let batch = if samples.is_empty() { None } else { Some(Batch { tenant, samples, backfill }) };
         let reset = bookmark.as_ref().is_some_and(|bookmark| bookmark.reset);
         Ok(Incoming { cursor, batch, live: bookmark.map(|bookmark| bookmark.live), reset })
     }
@@ -85,9 +94,10 @@ impl Decoder {
         }
     }
 
-    fn unpack(&self, group: &wire::Group<'_>, samples: &mut Vec<Sample>) -> Result<()> {
+    fn unpack(&self, group: &wire::Group<'_>, placed: Option<&Tenant>, samples: &mut Vec<Sample>) -> Result<()> {
         let times = group.times()?;
         for channel in group.channels() {
+            let channel = channel?;
             let sensor = self
                 .names
                 .get(&channel.series)
@@ -99,23 +109,26 @@ impl Decoder {
             let exceptions = channel.exceptions.iter().map(|bytes| QualityException::decode(*bytes));
             let exceptions = exceptions.collect::<Result<Vec<_>, _>>().map_err(Error::internal)?;
             let mut exceptions = exceptions.iter().peekable();
-            samples.reserve(values.len());
-            for (index, (time, value)) in times.iter().zip(&values).enumerate() {
+            let readings = times.iter().zip(&values).enumerate().filter_map(|(index, (time, value))| {
                 let exception = exceptions.next_if(|exception| exception.index as usize == index);
-                let quality = exception.map_or(0, |exception| exception.quality);
-                keep(samples, Arc::clone(sensor), *time, *value, quality);
+                shown(*time, *value, exception.map_or(0, |exception| exception.quality))
+            });
+            let sample = |reading| Sample { sensor: Arc::clone(sensor), reading };
+            if placed.is_none_or(|tenant| tenant.placements.contains_key(sensor)) {
+                samples.extend(readings.map(sample));
+            } else {
+                samples.extend(readings.max_by_key(|reading| reading.time).map(sample));
             }
         }
         Ok(())
     }
 }
 
-fn keep(samples: &mut Vec<Sample>, sensor: Arc<str>, time: i64, value: f64, quality: i32) {
-    if value.is_finite() && quality != Quality::Missing as i32 {
-        // what fails a test is as little a value to show as one out of range
-        let out_of_range = quality == Quality::OutOfRange as i32 || quality == Quality::Fail as i32;
-        samples.push(Sample { sensor, reading: Reading { time, value, out_of_range } });
-    }
+/// A reading as rooms show it; `None` where there is no value.
+fn shown(time: i64, value: f64, quality: i32) -> Option<Reading> {
+    // what fails a test is as little a value to show as one out of range
+    let out_of_range = quality == Quality::OutOfRange as i32 || quality == Quality::Fail as i32;
+    (value.is_finite() && quality != Quality::Missing as i32).then_some(Reading { time, value, out_of_range })
 }
 
 /// The newest sample of each sensor, in the order of their first ones.
@@ -138,8 +151,11 @@ fn latest_of_each(samples: Vec<Sample>) -> Vec<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::place::Tree;
+    use crate::placement::Placement;
     use prost::bytes::Bytes;
     use sensormesh_proto::telemetry::v1::{Channel, Doubles, Group, Reading as Row, Scaled, SeriesName, channel};
+    use sensormesh_types::Clock;
 
     fn group(start: i64, series: u32, values: channel::Values, steps: Vec<i64>) -> Bytes {
         let exceptions = vec![QualityException { index: 1, quality: Quality::Fail as i32, ..Default::default() }];
@@ -188,8 +204,37 @@ mod tests {
     }
 
     #[test]
+    fn of_a_sensor_in_no_room_only_the_latest_is_kept() {
+        let hub = Hub::new(10, Clock::fixed(0));
+        let mut decoder = Decoder { names: HashMap::from([(1, "a.t".into())]), ..Decoder::of_placed(hub.clone()) };
+        let message = || WatchReadingsResponse {
+            groups: vec![group(
+                100,
+                1,
+                channel::Values::Doubles(Doubles { values: vec![1.0, 2.0, 3.0] }),
+                vec![50, -20],
+            )],
+            ..Default::default()
+        };
+        let values =
+            |batch: Option<Batch>| batch.expect("batch").samples.iter().map(|s| s.reading.value).collect::<Vec<_>>();
+        assert_eq!(values(decoder.decode(message()).expect("decoded").batch), [2.0]);
+        let placement = Placement {
+            sensor: "a.t".into(),
+            room: "lab".into(),
+            metric: "t".into(),
+            start: 0,
+            end: None,
+            site: String::new(),
+        };
+        let tenant = Tenant::new(Tree::default(), vec![placement], &HashMap::new(), &HashMap::new());
+        hub.change_model(|model| model.replace(DEFAULT_TENANT, tenant));
+        assert_eq!(values(decoder.decode(message()).expect("decoded").batch), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
     fn of_recorded_data_only_the_latest_is_kept() {
-        let mut decoder = Decoder { names: HashMap::from([(1, "a.t".into())]), tenant: None };
+        let mut decoder = Decoder { names: HashMap::from([(1, "a.t".into())]), ..Decoder::default() };
         let doubles = channel::Values::Doubles(Doubles { values: vec![1.0, 2.0, 3.0] });
         let message = WatchReadingsResponse {
             groups: vec![group(100, 1, doubles, vec![50, -20])],

@@ -300,8 +300,7 @@ impl Feed {
             } else if plain > 0
                 && let Ok(packed) = wire::Group::read(packed)
             {
-                let wanted =
-                    |channel: &wire::Channel<'_>| matches!(self.choices.get(&channel.series), Some(Choice::Plain));
+                let wanted = |series| matches!(self.choices.get(&series), Some(Choice::Plain));
                 message.groups.push(packed.only(wanted).into());
             }
         }
