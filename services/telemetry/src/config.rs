@@ -23,6 +23,9 @@ pub struct Config {
     /// The same in bytes of the log.
     #[serde(with = "text::size")]
     pub unsealed_bytes: u64,
+    /// How often it is looked for blocks to be merged: small ones, late ones, ones that hold revisions.
+    #[serde(with = "text::duration")]
+    pub merge_every: Duration,
     /// A commit takes no more than this at once.
     #[serde(with = "text::size")]
     pub commit_bytes: u64,
@@ -47,6 +50,7 @@ impl Default for Config {
             log_max_bytes: 256 << 20,
             unsealed_readings: 2_000_000,
             unsealed_bytes: 256 << 20,
+            merge_every: Duration::from_secs(60),
             commit_bytes: 4 << 20,
             sensors: 1_000_000,
             quarantine_readings: 100_000,

@@ -90,20 +90,32 @@ impl History {
     pub async fn load(&mut self, run: usize) -> Result<Column> {
         let Some(places) = self.runs.get(run) else { return Ok(Column::default()) };
         let mut sources = Vec::with_capacity(places.len());
+        let (mut gone, mut within) = (false, (i64::MAX, i64::MIN));
         for place in places {
-            match &self.pieces[*place] {
+            let piece = &self.pieces[*place];
+            within = (within.0.min(piece.span().0), within.1.max(piece.span().1));
+            match piece {
                 Piece::Tail(source) => sources.push(source.clone()),
+                Piece::Block(_, _) if gone => {}
                 Piece::Block(span, _) => {
                     let read = match &mut self.read {
                         Some(read) => read,
                         none => none.insert(self.store.read(&Scope::system()).await?),
                     };
-                    sources.extend(db::block::load(read, &self.series, *span).await?);
+                    let block = db::block::load(read, &self.series, *span).await?;
+                    gone = block.is_none();
+                    sources.extend(block);
                 }
             }
         }
+        if gone && let Some(read) = &mut self.read {
+            // merged into others since it was looked up, maybe with some of another run: the readings of this one are taken
+            for span in db::block::spans(read, &self.series, within.0, within.1).await? {
+                sources.extend(db::block::load(read, &self.series, span).await?);
+            }
+        }
         let column = merge::join(sources);
-        let range = column.range(self.start, self.end);
+        let range = column.range(self.start.max(within.0), self.end.min(within.1.saturating_add(1)));
         let column = if range.len() == column.len() { column } else { column.slice(range) };
         Ok(match &self.calibration {
             Some(calibration) => calibration.column(column),

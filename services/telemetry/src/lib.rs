@@ -4,6 +4,7 @@
 //! IngestStream, IngestReadings → validate → writer: one transaction for all that queued → log (fsync) → acknowledged
 //!                                                     └→ tails, latest values → ring → WatchReadings
 //!                                   tails at 1,024 readings → blocks ── ListReadings, StreamReadings, AggregateReadings
+//!                                                             └→ merged into blocks of 4,096
 //! ```
 //!
 //! The log is a database of its own. Readings stay in columns from a sender's batch to disk and to a subscriber; rows exist
@@ -15,6 +16,7 @@ mod calibration;
 mod calibrations;
 mod catalog;
 mod columns;
+mod compact;
 mod config;
 mod db;
 mod dedup;
@@ -61,7 +63,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
     let sensors = tasks::Sensors::new(&engine, mesh)?;
     let (main, state) = (engine.databases.main.clone(), Arc::clone(engine.state()));
     let (upkeep, owner) = (Arc::clone(&state), Arc::clone(&state));
-    let calibrated = Arc::clone(&state);
+    let (calibrated, compacted) = (Arc::clone(&state), Arc::clone(&state));
     let consumer = main.clone();
     let service = Service::new(NAME)
         .grpc(TelemetryServiceServer::new(api).max_decoding_message_size(MESSAGE))
@@ -70,6 +72,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
             async move { shutdown.cut(main.follow("devices", sensors)).await.unwrap_or(Ok(())) }
         })
         .task("seal readings", move |shutdown| tasks::seal(Arc::clone(&state), shutdown))
+        .task("merge blocks", move |shutdown| tasks::compact(Arc::clone(&compacted), shutdown))
         .task("follow calibrations", move |shutdown| calibrations::follow(Arc::clone(&calibrated), shutdown))
         .task("cut the log", move |shutdown| tasks::upkeep(Arc::clone(&upkeep), shutdown))
         .task("release the quarantine", move |shutdown| tasks::release(engine.clone(), registry.clone(), shutdown))

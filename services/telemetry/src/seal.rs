@@ -74,10 +74,11 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
         }
     }
     let columns: Vec<_> = guard.0.iter().map(|(_, sealing)| Arc::clone(&sealing.column)).collect();
-    let blocks =
-        tokio::task::spawn_blocking(move || columns.iter().map(|column| cut(column)).collect::<Result<Vec<_>>>())
-            .await
-            .map_err(Error::internal)??;
+    let blocks = tokio::task::spawn_blocking(move || {
+        columns.iter().map(|column| cut(column, BLOCK_READINGS)).collect::<Result<Vec<_>>>()
+    })
+    .await
+    .map_err(Error::internal)??;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
     for ((series, sealing), blocks) in guard.0.iter().zip(&blocks) {
         for block in blocks {
@@ -113,9 +114,9 @@ impl Drop for Guard {
     }
 }
 
-/// Cuts a column into blocks of about the usual size, none much smaller than the others.
-fn cut(column: &sensormesh_series::Column) -> Result<Vec<Sealed>> {
-    let pieces = (column.len() / BLOCK_READINGS).max(1);
+/// Cuts a column into blocks of about so many readings, none much smaller than the others.
+pub fn cut(column: &sensormesh_series::Column, readings: usize) -> Result<Vec<Sealed>> {
+    let pieces = (column.len() / readings).max(1);
     let mut blocks = Vec::with_capacity(pieces);
     for piece in 0..pieces {
         let part = column.slice(column.len() * piece / pieces..column.len() * (piece + 1) / pieces);

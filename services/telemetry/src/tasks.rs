@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use prost::Message as _;
+use rustc_hash::FxHashMap;
 use sensormesh_mesh::client::Channel;
 use sensormesh_mesh::{Mesh, Shutdown};
 use sensormesh_proto::devices::v1 as devices;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::batch::{self, Channel as Values, Group};
 use crate::catalog::Sensor;
+use crate::compact;
 use crate::db;
 use crate::db::sensor::Told;
 use crate::engine::{Engine, State};
@@ -145,6 +147,28 @@ pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
             seal::seal_overdue(&state).await?;
         }
         shutdown.cut(timeout(OVERDUE_EVERY, state.sealing.notified())).await;
+    }
+    Ok(())
+}
+
+/// Merges blocks of the series that were sealed since it last looked, one after the other. Half of the time it rests, so that
+/// nobody waits long for it.
+pub async fn compact(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
+    let mut looked: FxHashMap<u32, u64> = FxHashMap::default();
+    while shutdown.cut(tokio::time::sleep(state.config.merge_every)).await.is_some() {
+        for series in state.catalog.all_series() {
+            let sealed = series.tail.lock().sealed_seq;
+            if looked.get(&series.number) == Some(&sealed) {
+                continue;
+            }
+            let began = Instant::now();
+            let merged = compact::compact(&state, &series).await?;
+            looked.insert(series.number, sealed);
+            let rest = if merged == 0 { began.elapsed() / 4 } else { began.elapsed() };
+            if shutdown.cut(tokio::time::sleep(rest)).await.is_none() {
+                return Ok(());
+            }
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use sensormesh_series::block::{self, Header};
 use sensormesh_series::merge::Source;
-use sensormesh_store::{Read, Tx};
+use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
 use crate::catalog::Series;
@@ -76,7 +76,44 @@ pub async fn spans(read: &mut Read, series: &Series, start: i64, end: i64) -> Re
         .collect()
 }
 
-/// The same with each block's header.
+/// Every block of a series with its number of readings, by start.
+pub async fn list(read: &mut Read, series: &Series) -> Result<Vec<(Span, usize)>> {
+    let rows = read
+        .query(
+            "SELECT start_ns, part, end_ns, n FROM block WHERE tenant = $1 AND series = $2 AND level = $3 \
+             ORDER BY start_ns, part",
+        )
+        .bind(&*series.tenant)
+        .bind(series.number)
+        .bind(RAW)
+        .fetch_all()
+        .await?;
+    let block = |row: &Row| {
+        let span = Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? };
+        Ok((span, usize::try_from(row.get::<u64>("n")?).map_err(Error::internal)?))
+    };
+    rows.iter().map(block).collect()
+}
+
+/// Deletes a block; false where it has gone since.
+pub async fn delete(tx: &mut Tx, series: &Series, span: Span) -> Result<bool> {
+    let deleted = tx
+        .query(
+            "DELETE FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns = $4 AND part = $5 \
+             AND end_ns = $6",
+        )
+        .bind(&*series.tenant)
+        .bind(series.number)
+        .bind(RAW)
+        .bind(span.start)
+        .bind(span.part)
+        .bind(span.end)
+        .execute()
+        .await?;
+    Ok(deleted == 1)
+}
+
+/// The blocks that may hold readings from `start` to `end`, both included, by start, each with its header.
 pub async fn headers(read: &mut Read, series: &Series, start: i64, end: i64) -> Result<Vec<(Span, Header)>> {
     let rows = read
         .query(

@@ -7,6 +7,7 @@ mod durability;
 mod export;
 mod history;
 mod isolation;
+mod merging;
 mod quality;
 mod quarantine;
 mod recorded;
@@ -57,6 +58,8 @@ on_both_engines!(
     history::aggregates_equal_a_naive_recount,
     history::what_was_just_written_is_read_with_its_cursor,
     history::old_readings_end_with_their_retention,
+    merging::blocks_are_merged_and_the_readings_stay,
+    merging::a_reader_is_not_disturbed_by_a_merge,
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,

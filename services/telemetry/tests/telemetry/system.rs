@@ -16,7 +16,7 @@ use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
 use sensormesh_telemetry::{Config, Databases};
-use sensormesh_types::{Clock, Error, Result, Role, time};
+use sensormesh_types::{Clock, Error, Result, Role, Scope, time};
 use tempfile::TempDir;
 
 use crate::devices::Devices;
@@ -152,6 +152,15 @@ impl System {
         running.stopped().await;
         self.database = url_in(&copy);
         self.start_telemetry().await;
+    }
+
+    /// How many blocks of readings there are.
+    pub async fn count_blocks(&self) -> u64 {
+        let config = sensormesh_store::Config::at(&self.database);
+        let databases = Databases::open(&config, self.clock.clone()).await.expect("databases");
+        let mut read = databases.main.read(&Scope::system()).await.expect("read");
+        let row = read.query("SELECT COUNT(*) AS n FROM block WHERE level = 0").fetch_one().await.expect("row");
+        row.get("n").expect("count")
     }
 
     fn files(&self) -> PathBuf {
