@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Readings whose block ended this many days ago are deleted. 0 = never.
+    /// Raw readings are deleted this many days after their time or their arrival, whichever is later, where their sensor's
+    /// profile does not say otherwise; their sums of 15 minutes and of days stay. 0 = never.
     pub retention_days: u32,
     /// A stream of readings can be resumed for this long.
     #[serde(with = "text::duration")]

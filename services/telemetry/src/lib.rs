@@ -26,6 +26,9 @@ mod hub;
 mod inprocess;
 mod ownership;
 mod quality;
+mod retention;
+#[cfg(test)]
+mod rig;
 mod seal;
 mod sender;
 mod tail;

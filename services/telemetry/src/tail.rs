@@ -82,6 +82,16 @@ impl Tail {
         self.open.len()
     }
 
+    /// The time of the first reading that waits to be sealed.
+    pub fn open_start(&self) -> Option<i64> {
+        self.open.start()
+    }
+
+    /// What was sealed starts here now; `None` where nothing of it is left.
+    pub fn starts_at(&mut self, start: Option<i64>) {
+        self.sealed_span = start.zip(self.sealed_span).map(|(start, (_, end))| (start, end));
+    }
+
     /// The place in the log that must stay because of this series.
     pub fn oldest(&self) -> Option<Mark> {
         self.sealing.as_ref().map(|s| s.from).into_iter().chain(self.from).min_by_key(|mark| mark.seq)

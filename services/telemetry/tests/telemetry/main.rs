@@ -10,6 +10,7 @@ mod isolation;
 mod quality;
 mod quarantine;
 mod recorded;
+mod retention;
 mod rows;
 mod stream;
 mod summaries;
@@ -56,7 +57,7 @@ on_both_engines!(
     history::pages_go_both_ways_and_are_complete,
     history::aggregates_equal_a_naive_recount,
     history::what_was_just_written_is_read_with_its_cursor,
-    history::old_readings_end_with_their_retention,
+    retention::old_readings_end_with_their_retention,
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,
