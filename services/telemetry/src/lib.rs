@@ -29,6 +29,7 @@ mod quality;
 mod retention;
 #[cfg(test)]
 mod rig;
+mod rollup;
 mod seal;
 mod sender;
 mod tail;

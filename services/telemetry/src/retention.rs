@@ -6,14 +6,17 @@
 
 use std::sync::Arc;
 
-use sensormesh_series::merge;
-use sensormesh_types::{Result, Scope};
+use sensormesh_series::{Column, merge};
+use sensormesh_store::Tx;
+use sensormesh_types::{Code, Result, Scope};
 
 use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Span;
+use crate::db::retention::Left;
+use crate::db::rollup::Level;
 use crate::engine::State;
-use crate::{ownership, seal};
+use crate::{ownership, rollup, seal};
 
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
@@ -53,9 +56,19 @@ pub async fn expire(state: &Arc<State>) -> Result<()> {
     let mut deleted = 0;
     for series in state.catalog.all_series() {
         if let Some(days) = days(state, &series) {
-            deleted += expire_series(state, &series, now - days * DAY).await?;
+            deleted += match expire_series(state, &series, now - days * DAY).await {
+                Err(error) if error.code() == Code::Corrupt => {
+                    tracing::error!(
+                        ?error,
+                        "readings past their retention stay: the rollups they belong to are damaged"
+                    );
+                    0
+                }
+                done => done?,
+            };
         }
     }
+    deleted += expire_rollups(state, now).await?;
     if deleted > 0 {
         tracing::info!(blocks = deleted, "readings beyond their retention were deleted");
         state.databases.main.give_back().await?;
@@ -119,26 +132,70 @@ async fn expire_series(state: &State, series: &Arc<Series>, before: i64) -> Resu
                 due.push(run);
             }
         }
-        for span in due.iter().flatten() {
-            db::retention::delete(&mut tx, series, *span).await?;
-            deleted += 1;
+        let mut gone = Column::default();
+        for run in &due {
+            gone.overlay(&take(&mut tx, series, run).await?);
+            deleted += run.len() as u64;
         }
+        rollup::absorb(&mut tx, series, &gone).await?;
         if due.is_empty() {
             tx.rollback().await?;
         } else {
-            let sealed = series.tail.lock().sealed_seq;
-            let (start, noted) = db::retention::note_start(&mut tx, series, sealed).await?;
+            let left = {
+                let tail = series.tail.lock();
+                Left { sealed: tail.sealed_seq, rolled_end: tail.rolled_end.max(gone.end()) }
+            };
+            let (start, noted) = db::retention::note_left(&mut tx, series, left).await?;
             if !noted {
                 return Err(ownership::elsewhere());
             }
             tx.commit().await?;
-            series.tail.lock().starts_at(start);
+            series.tail.lock().starts_at(start, left.rolled_end);
         }
         if !more {
             return Ok(deleted);
         }
         blocks = if runs.is_empty() { blocks.saturating_mul(2) } else { BLOCKS_AT_ONCE };
     }
+}
+
+/// Deletes the rollups that are past their own time. Answers how many blocks.
+async fn expire_rollups(state: &State, now: i64) -> Result<u64> {
+    let (quarters, days) = (state.config.rollup_15min_days, state.config.rollup_daily_days);
+    let mut deleted = 0;
+    // without its day nothing is found of a quarter
+    for (level, kept) in [(Level::Quarters, quarters), (Level::Quarters, days), (Level::Days, days)] {
+        let before = (now - i64::from(kept) * DAY).saturating_mul(SECOND);
+        let rolled = |series: &Arc<Series>| kept > 0 && series.tail.lock().rolled_end.is_some();
+        for series in state.catalog.all_series().iter().filter(|series| rolled(series)) {
+            loop {
+                let mut tx = state.databases.main.tx(&Scope::system()).await?;
+                let blocks = db::rollup::delete_before(&mut tx, series, level, before, BLOCKS_AT_ONCE).await?;
+                if blocks == 0 {
+                    break;
+                }
+                tx.commit().await?;
+                deleted += blocks;
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+/// Reads the blocks of a run and deletes them. One that is damaged is named; nothing can be kept of it.
+async fn take(tx: &mut Tx, series: &Series, run: &[Span]) -> Result<Column> {
+    let mut sources = Vec::with_capacity(run.len());
+    for span in run {
+        match db::block::load(tx, series, *span).await {
+            Ok(source) => sources.extend(source),
+            Err(error) if error.code() == Code::Corrupt => {
+                tracing::error!(?error, "a damaged block is past its retention: it is deleted and left out of rollups");
+            }
+            Err(error) => return Err(error),
+        }
+        db::retention::delete(tx, series, *span).await?;
+    }
+    Ok(merge::join(sources))
 }
 
 /// The first and the last time of blocks.

@@ -35,10 +35,14 @@ impl Rig {
     /// One on every engine there is.
     pub async fn on_both(config: Config) -> Vec<Self> {
         let mut rigs = vec![Self::sqlite(config.clone()).await];
-        if let Some(url) = sensormesh_testkit::postgres::url_for_new_database() {
-            rigs.push(Self::open(url, config).await);
-        }
+        rigs.extend(Self::postgres(config).await);
         rigs
+    }
+
+    /// One on PostgreSQL, where there is a server for tests.
+    pub async fn postgres(config: Config) -> Option<Self> {
+        let url = sensormesh_testkit::postgres::url_for_new_database()?;
+        Some(Self::open(url, config).await)
     }
 
     async fn open(url: String, config: Config) -> Self {

@@ -5,6 +5,7 @@ pub mod calibration;
 pub mod log;
 pub mod quarantine;
 pub mod retention;
+pub mod rollup;
 pub mod sensor;
 pub mod series;
 

@@ -75,9 +75,18 @@ pub async fn delete(tx: &mut Tx, series: &Series, span: Span) -> Result<()> {
     Ok(())
 }
 
-/// Notes where a series' blocks start now, and answers it; `None` where it has none. `sealed` is the place up to which this
-/// replica has sealed it: false as the second answer where another one has gone on since.
-pub async fn note_start(tx: &mut Tx, series: &Series, sealed: u64) -> Result<(Option<i64>, bool)> {
+/// What changed of a series because blocks of it have gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Left {
+    /// The place up to which this replica has sealed it.
+    pub sealed: u64,
+    /// The last time of what is left as rollups only.
+    pub rolled_end: Option<i64>,
+}
+
+/// Notes where a series' blocks start now, and answers it; `None` where it has none. False as the second answer where another
+/// replica has gone on since.
+pub async fn note_left(tx: &mut Tx, series: &Series, left: Left) -> Result<(Option<i64>, bool)> {
     let start = tx
         .query("SELECT MIN(start_ns) AS start FROM block WHERE tenant = $1 AND series = $2 AND level = $3")
         .bind(&*series.tenant)
@@ -88,14 +97,15 @@ pub async fn note_start(tx: &mut Tx, series: &Series, sealed: u64) -> Result<(Op
         .get::<Option<i64>>("start")?;
     let noted = tx
         .query(
-            "UPDATE series SET sealed_start = $1, sealed_end = CASE WHEN $2 = 1 THEN sealed_end END \
-             WHERE tenant = $3 AND series = $4 AND sealed_seq = $5",
+            "UPDATE series SET sealed_start = $1, sealed_end = CASE WHEN $2 = 1 THEN sealed_end END, rolled_end = $3 \
+             WHERE tenant = $4 AND series = $5 AND sealed_seq = $6",
         )
         .bind(start)
         .bind(start.is_some())
+        .bind(left.rolled_end)
         .bind(&*series.tenant)
         .bind(series.number)
-        .bind(i64::try_from(sealed).map_err(Error::internal)?)
+        .bind(i64::try_from(left.sealed).map_err(Error::internal)?)
         .execute()
         .await?;
     Ok((start, noted == 1))
