@@ -1,7 +1,8 @@
 //! Readings in columns: the form they keep from a sender's batch to disk and to a subscriber.
 //!
 //! A [`Column`] is one sensor's readings, ordered by time. A [`block`] is a column compressed for good. A [`Buckets`]
-//! summarises columns in intervals, whose gaps [`gap`] fills; [`Lttb`] picks the points of a chart. [`wire`] turns the contracts' packed steps and deltas into times and values and back.
+//! summarises columns in intervals, whose gaps [`gap`] fills; a
+//! [`Rollup`] is what stays of readings that are gone; [`Lttb`] picks the points of a chart. [`wire`] turns the contracts' packed steps and deltas into times and values and back.
 //!
 //! Nothing here touches a network, a disk or a clock.
 //!
@@ -29,6 +30,7 @@ pub mod gap;
 mod lttb;
 pub mod merge;
 mod quality;
+pub mod rollup;
 mod varint;
 pub mod wire;
 
@@ -36,6 +38,7 @@ pub use aggregate::{Aggregate, Bucket, Buckets, Detail, Grid, Increase, Sum, Uni
 pub use column::{Column, Reading, Upsert};
 pub use lttb::Lttb;
 pub use quality::{Flag, Quality, Test};
+pub use rollup::Rollup;
 
 /// The CRC32C of bytes: what guards everything that is stored in columns.
 pub fn checksum(bytes: &[u8]) -> u32 {

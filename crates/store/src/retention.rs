@@ -8,8 +8,8 @@ use crate::{Engine, Store, Tx, log};
 const REQUEST_LIFE: i64 = 24 * 3600 * 1_000_000;
 /// Entries that one transaction removes at most, so that no writer waits long.
 const CHUNK: i64 = 2_000;
-/// Pages of a SQLite file that one transaction gives back to the disk at most.
-const PAGES: u32 = 2_000;
+/// Bytes of a SQLite file that one transaction gives back to the disk at most: each page may have to be moved first.
+const GIVEN_BACK: u32 = 1 << 20;
 
 impl Store {
     /// Removes log entries past their age or beyond the log's size, and answers to requests after a day. The store does
@@ -26,13 +26,33 @@ impl Store {
         loop {
             let mut tx = self.tx(&Scope::system()).await?;
             let done = cut(&mut tx, last).await?;
-            if tx.engine() == Engine::Sqlite {
-                tx.query_built(format!("PRAGMA incremental_vacuum({PAGES})")).fetch_all().await?;
-            }
             tx.commit().await?;
             if done {
+                break;
+            }
+        }
+        self.give_back().await
+    }
+
+    /// Gives the pages that nothing uses any more back to the disk, in small steps between which others write. The file is
+    /// smaller after the next checkpoint. On PostgreSQL nothing is to be done: autovacuum makes them free for what comes, and
+    /// cuts off the end of a table where all are. The store does this by itself every ten minutes.
+    pub async fn give_back(&self) -> Result<()> {
+        if self.engine() != Engine::Sqlite {
+            return Ok(());
+        }
+        let step = (GIVEN_BACK / self.inner.config.page_size.max(512)).max(1);
+        let mut before = u32::MAX;
+        loop {
+            let mut tx = self.tx(&Scope::system()).await?;
+            let free = tx.query("PRAGMA freelist_count").fetch_one().await?.get::<u32>("freelist_count")?;
+            // a file that was not made by this program may not be able to
+            if free == 0 || free >= before {
                 return Ok(());
             }
+            before = free;
+            tx.query_built(format!("PRAGMA incremental_vacuum({step})")).fetch_all().await?;
+            tx.commit().await?;
         }
     }
 }

@@ -5,13 +5,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use sensormesh_types::Result;
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::sqlite::SqlitePool;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::Store;
 use crate::open::Inner;
 use crate::pools::Kind;
+use crate::tx::Access;
 
 /// How often it is looked whether the write-ahead log should be moved into the database file; that is done when it is
 /// larger than [`WAL`], or has been waiting for [`REST`].
@@ -65,9 +68,25 @@ async fn checkpoints(inner: Weak<Inner>, readers: SqlitePool, path: PathBuf) {
         if commits == done || (size < WAL && at.elapsed() < REST) {
             continue;
         }
-        match sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&readers).await {
-            Ok(_) => (done, at) = (commits, Instant::now()),
+        match checkpoint(&readers).await {
+            Ok(()) => (done, at) = (commits, Instant::now()),
             Err(error) => tracing::warn!(service, %error, "the write-ahead log could not be moved into the file"),
+        }
+    }
+}
+
+/// Moves what is committed into the file, as far as no reader holds it up.
+async fn checkpoint(readers: &SqlitePool) -> sqlx::Result<()> {
+    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(readers).await.map(|_| ())
+}
+
+impl Store {
+    /// Moves what is committed into the database file now. The store does this by itself when much has been written or
+    /// half a minute has passed. On PostgreSQL the server does.
+    pub async fn checkpoint(&self) -> Result<()> {
+        match self.inner.pools.kind() {
+            Kind::Sqlite { readers, .. } => checkpoint(readers).await.map_err(|error| self.note(Access::Read, error)),
+            Kind::Postgres(_) => Ok(()),
         }
     }
 }
@@ -122,7 +141,7 @@ async fn removals(inner: Weak<Inner>) {
     loop {
         sleep(REMOVE).await;
         let Some(inner) = inner.upgrade() else { return };
-        if let Err(error) = crate::Store::beside(&inner).remove_old().await {
+        if let Err(error) = Store::beside(&inner).remove_old().await {
             tracing::warn!(service = inner.service, %error, "old entries of the log could not be removed");
         }
     }

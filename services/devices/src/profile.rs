@@ -9,7 +9,8 @@ use crate::quality;
 use crate::rules::{self, Stamp};
 
 /// Fields of a profile that an update may take.
-const FIELDS: &[&str] = &["name", "quantity", "unit", "range_min", "range_max", "expected_interval", "quality_tests"];
+const FIELDS: &[&str] =
+    &["name", "quantity", "unit", "range_min", "range_max", "expected_interval", "quality_tests", "retention_days"];
 /// Fields that an update may name and that never change.
 const FIXED: &[&str] = &["profile_id", "builtin", "etag"];
 
@@ -32,6 +33,8 @@ pub struct Profile {
     pub interval: Option<i64>,
     /// The tests that readings are put to, in the profile's unit.
     pub tests: Option<proto::QualityTests>,
+    /// For how many days raw readings are kept; 0 = as long as the system says.
+    pub retention_days: u32,
     /// Ships with the program.
     pub builtin: bool,
     /// When it was made and changed.
@@ -80,6 +83,8 @@ pub struct Effective {
     pub interval: Option<i64>,
     /// The tests that readings are put to, in `unit`.
     pub tests: Option<proto::QualityTests>,
+    /// For how many days raw readings are kept; 0 = as long as the system says.
+    pub retention_days: u32,
 }
 
 impl Profile {
@@ -96,6 +101,7 @@ impl Profile {
             range: (self.range_min.or(range.map(|r| r.0)), self.range_max.or(range.map(|r| r.1))),
             interval: self.interval.or(quantity.map(|quantity| i64::from(quantity.interval_seconds) * 1_000_000)),
             tests: self.tests,
+            retention_days: self.retention_days,
         }
     }
 
@@ -121,6 +127,7 @@ impl Profile {
             builtin: self.builtin,
             etag: if self.builtin { String::new() } else { self.stamp.etag() },
             quality_tests: effective.tests,
+            retention_days: effective.retention_days,
         }
     }
 
@@ -155,6 +162,9 @@ impl Profile {
         if fields.takes("quality_tests") {
             changed.tests = brought.quality_tests;
         }
+        if fields.takes("retention_days") {
+            changed.retention_days = brought.retention_days;
+        }
         let range = changed.effective().range;
         rules::range(range.0, range.1, "profile.range_min")?;
         changed.tests = quality::checked(changed.tests.as_ref(), range, "profile.quality_tests")?;
@@ -171,6 +181,7 @@ pub fn fields(update_mask: Option<&prost_types::FieldMask>, brought: &proto::Pro
         "range_min" => brought.range_min.is_some(),
         "range_max" => brought.range_max.is_some(),
         "quality_tests" => brought.quality_tests.is_some(),
+        "retention_days" => brought.retention_days > 0,
         _ => brought.expected_interval.is_some(),
     })
 }

@@ -23,8 +23,17 @@ const FIELDS: &[&str] = &[
     "suggested_metric",
 ];
 /// Fields that an update may name and that never change.
-const FIXED: &[&str] =
-    &["sensor_id", "device_id", "site_id", "quantity", "create_time", "update_time", "etag", "quality_tests"];
+const FIXED: &[&str] = &[
+    "sensor_id",
+    "device_id",
+    "site_id",
+    "quantity",
+    "create_time",
+    "update_time",
+    "etag",
+    "quality_tests",
+    "retention_days",
+];
 
 /// One stream of numbers. What is empty or `None` comes from its profile.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,6 +115,7 @@ impl Sensor {
             range: (self.range_min.or(range.0), self.range_max.or(range.1)),
             interval: self.interval.or(profile.interval),
             tests,
+            retention_days: profile.retention_days,
         }
     }
 
@@ -131,6 +141,7 @@ impl Sensor {
             update_time: Some(time::from_micros(self.stamp.update_time)),
             etag: self.stamp.etag(),
             quality_tests: effective.tests,
+            retention_days: effective.retention_days,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::calibration::Function as Wire;
-use sensormesh_series::{Aggregate, Column, Quality, Reading};
+use sensormesh_series::{Aggregate, Column, Quality, Reading, Rollup};
 use sensormesh_types::{Error, Result, time};
 
 /// How a value is calibrated.
@@ -194,6 +194,19 @@ impl Calibration {
         match function {
             None => Some(aggregate),
             Some(Function::Linear { gain, offset }) => aggregate.on_line(*gain, *offset),
+            Some(_) => None,
+        }
+    }
+
+    /// Calibrates a rollup; `None` where it cannot be told from it alone.
+    pub fn rollup(&self, rollup: Rollup) -> Option<Rollup> {
+        let (function, next) = self.span(rollup.aggregate.first.0);
+        if next.is_some_and(|next| next <= rollup.aggregate.last.0) {
+            return None;
+        }
+        match function {
+            None => Some(rollup),
+            Some(Function::Linear { gain, offset }) => rollup.on_line(*gain, *offset),
             Some(_) => None,
         }
     }

@@ -34,6 +34,8 @@ pub struct Sensor {
     pub interval: Option<i64>,
     /// The tests that its readings are put to beside that of its range.
     pub quality_tests: Option<QualityTests>,
+    /// For how many days its raw readings are kept; 0 = as long as the system says.
+    pub retention_days: u32,
     /// Labels to find it by.
     pub labels: BTreeMap<String, String>,
     /// Nobody has registered it any more; its readings stay.
@@ -88,6 +90,11 @@ impl Series {
         let sensor = self.sensor.load();
         let sensor = sensor.as_ref()?;
         Tests::from_proto(sensor.quality_tests.as_ref()?, sensor.interval)
+    }
+
+    /// For how many days its raw readings are kept where its profile says so; 0 = as long as the system says.
+    pub fn retention_days(&self) -> u32 {
+        self.sensor.load().as_ref().map_or(0, |sensor| sensor.retention_days)
     }
 
     /// How its values are calibrated where they are read; of most not at all.

@@ -14,6 +14,7 @@ use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Sealed;
 use crate::engine::State;
+use crate::retention;
 use crate::seal;
 
 /// Readings of a whole block: four times as many as are sealed at once, which takes about a tenth less room.
@@ -41,8 +42,9 @@ pub struct Plan {
     pub cut: Option<i64>,
 }
 
-/// The first blocks of a series that are worth merging: some that lie over each other, or neighbours that fill a block.
-pub fn plan(blocks: &[Known]) -> Option<Plan> {
+/// The first blocks of a series that are worth merging: some that lie over each other, or neighbours that fill a block and
+/// together span no more than `longest` nanoseconds.
+pub fn plan(blocks: &[Known], longest: Option<i64>) -> Option<Plan> {
     let mut neighbours = Plan::default();
     let mut readings = 0;
     for run in merge::runs(&blocks.iter().map(|block| block.span).collect::<Vec<_>>()) {
@@ -53,6 +55,11 @@ pub fn plan(blocks: &[Known]) -> Option<Plan> {
         if n >= ENOUGH {
             (neighbours, readings) = (Plan::default(), 0);
             continue;
+        }
+        let first = neighbours.places.first().unwrap_or(&run[0]);
+        let span = blocks[run[0]].span.1.saturating_sub(blocks[*first].span.0);
+        if longest.is_some_and(|longest| span > longest) {
+            (neighbours, readings) = (Plan::default(), 0);
         }
         neighbours.places.extend(run);
         readings += n;
@@ -83,10 +90,13 @@ pub async fn compact(state: &State, series: &Arc<Series>) -> Result<usize> {
     let mut merged = 0;
     loop {
         state.ownership.check()?;
+        // nothing else changes blocks meanwhile
+        let _rewriting = state.rewriting.lock().await;
         let mut read = state.databases.main.read(&Scope::system()).await?;
         let blocks = db::block::list(&mut read, series).await?;
         let known: Vec<Known> = blocks.iter().map(|(span, n)| Known { span: (span.start, span.end), n: *n }).collect();
-        let Some(Plan { places, cut }) = plan(&known) else { return Ok(merged) };
+        let longest = retention::longest_block(state, series);
+        let Some(Plan { places, cut }) = plan(&known, longest) else { return Ok(merged) };
         let old: Vec<_> = places.iter().map(|place| blocks[*place].0).collect();
         let mut sources = Vec::with_capacity(old.len());
         for span in &old {
@@ -151,7 +161,7 @@ mod tests {
     }
 
     fn planned(blocks: &[(i64, i64, usize)]) -> Option<Vec<usize>> {
-        plan(&known(blocks)).map(|plan| plan.places)
+        plan(&known(blocks), None).map(|plan| plan.places)
     }
 
     #[test]
@@ -162,6 +172,9 @@ mod tests {
         // a whole block between them keeps them apart
         assert_eq!(planned(&[(0, 9, 2000), (10, 19, 4096), (20, 29, 2000)]), None);
         assert_eq!(planned(&[(0, 9, 4096), (10, 19, 5000)]), None);
+        // nor are those merged of which the last would keep the first too long
+        assert_eq!(plan(&known(&four), Some(39)).map(|plan| plan.places), Some(vec![0, 1, 2, 3]));
+        assert_eq!(plan(&known(&four), Some(38)), None);
     }
 
     #[test]
@@ -172,7 +185,7 @@ mod tests {
     #[test]
     fn a_run_that_is_too_long_is_merged_in_parts() {
         let blocks: Vec<_> = (0..1000).map(|i| (i, i + 100_000, 1024)).collect();
-        let plan = plan(&known(&blocks)).expect("a plan");
+        let plan = plan(&known(&blocks), None).expect("a plan");
         assert_eq!((plan.places.len(), plan.cut), (256, Some(256)));
     }
 

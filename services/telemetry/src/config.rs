@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Readings whose block ended this many days ago are deleted. 0 = never.
+    /// Raw readings are deleted this many days after their time or their arrival, whichever is later, where their sensor's
+    /// profile does not say otherwise; their sums of 15 minutes and of days stay. 0 = never.
     pub retention_days: u32,
+    /// Sums of 15 minutes, which stay when raw readings are deleted, are deleted this many days after their time. 0 = never.
+    pub rollup_15min_days: u32,
+    /// The same of sums of days in UTC.
+    pub rollup_daily_days: u32,
     /// A stream of readings can be resumed for this long.
     #[serde(with = "text::duration")]
     pub log_max_age: Duration,
@@ -46,6 +51,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             retention_days: 0,
+            rollup_15min_days: 0,
+            rollup_daily_days: 0,
             log_max_age: Duration::from_secs(24 * 3600),
             log_max_bytes: 256 << 20,
             unsealed_readings: 2_000_000,

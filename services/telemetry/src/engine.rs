@@ -62,6 +62,8 @@ pub struct State {
     pub cursors: Cursors,
     /// Whether this replica owns the log.
     pub ownership: Ownership,
+    /// Held by who changes what blocks there are, so that nobody else does meanwhile.
+    pub rewriting: tokio::sync::Mutex<()>,
     /// Tells the sealing that there is something to do.
     pub sealing: Notify,
     /// Tells the quarantine that sensors became known.
@@ -87,6 +89,7 @@ impl Engine {
             cursors: databases.log.cursors(),
             hub: Hub::new(usize::try_from(config.live_bytes).unwrap_or(usize::MAX), head.sealed),
             catalog: Catalog::default(),
+            rewriting: tokio::sync::Mutex::default(),
             sealing: Notify::new(),
             releasing: Notify::new(),
             mark: Mutex::new(Mark { seq: head.sealed, ..head.mark }),

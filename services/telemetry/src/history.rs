@@ -13,6 +13,7 @@ use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Span;
 use crate::engine::State;
+use crate::rollup::Rolled;
 
 /// A part of a series' history.
 enum Piece {
@@ -30,6 +31,7 @@ pub struct History {
     calibration: Option<Arc<Calibration>>,
     pieces: Vec<Piece>,
     runs: Vec<Vec<usize>>,
+    rolled_end: Option<i64>,
 }
 
 impl History {
@@ -45,9 +47,9 @@ impl History {
 
     async fn look_up(state: &State, series: &Arc<Series>, (start, end): (i64, i64), headers: bool) -> Result<Self> {
         // the tail first: what is sealed in between is then seen twice, which does no harm, and not missed
-        let (tail, span) = {
+        let (tail, span, rolled_end) = {
             let tail = series.tail.lock();
-            (tail.sources(start, end), tail.sealed_span)
+            (tail.sources(start, end), tail.sealed_span, tail.rolled_end)
         };
         let (mut pieces, mut read) = (Vec::new(), None);
         if start < end && span.is_some_and(|(first, last)| first < end && start <= last) {
@@ -64,7 +66,7 @@ impl History {
         let runs = merge::runs(&pieces.iter().map(Piece::span).collect::<Vec<_>>());
         let (store, series) = (state.databases.main.clone(), Arc::clone(series));
         let calibration = series.calibration();
-        Ok(Self { store, read, series, start, end, calibration, pieces, runs })
+        Ok(Self { store, read, series, start, end, calibration, pieces, runs, rolled_end })
     }
 
     /// The values as they were measured where `raw`; else they are calibrated.
@@ -121,6 +123,42 @@ impl History {
             Some(calibration) => calibration.column(column),
             None => column,
         })
+    }
+
+    /// When a run starts.
+    pub fn start_of(&self, run: usize) -> Option<i64> {
+        self.runs.get(run)?.iter().map(|place| self.pieces[*place].span().0).min()
+    }
+
+    /// Adds what is left of the range's readings as rollups only, until buckets are `enough`. Seen in the same moment as the
+    /// blocks: what is in the one is not in the other.
+    pub async fn summarise_rolled(&mut self, buckets: &mut Buckets, enough: impl Fn(&Buckets) -> bool) -> Result<()> {
+        let Some((rolled, read)) = self.rolled().await? else { return Ok(()) };
+        rolled.add(read, buckets, enough).await
+    }
+
+    /// The time of the range's last reading that is left as a rollup only.
+    pub async fn last_rolled(&mut self) -> Result<Option<i64>> {
+        let Some((rolled, read)) = self.rolled().await? else { return Ok(None) };
+        rolled.last_time(read).await
+    }
+
+    /// The time of the range's first reading that is left as a rollup only.
+    pub async fn first_rolled(&mut self) -> Result<Option<i64>> {
+        let Some((rolled, read)) = self.rolled().await? else { return Ok(None) };
+        rolled.first_time(read).await
+    }
+
+    /// The rollups, where there may be some in the range.
+    async fn rolled(&mut self) -> Result<Option<(Rolled<'_>, &mut Read)>> {
+        let range = self.start..self.end;
+        let Some(end) = self.rolled_end.filter(|end| range.start <= *end && !range.is_empty()) else { return Ok(None) };
+        let read = match &mut self.read {
+            Some(read) => read,
+            none => none.insert(self.store.read(&Scope::system()).await?),
+        };
+        let rolled = Rolled { series: &self.series, calibration: self.calibration.as_deref(), range, end };
+        Ok(Some((rolled, read)))
     }
 
     /// Adds a run to buckets: by its block's header where that answers, else reading by reading.

@@ -28,6 +28,10 @@ mod hub;
 mod inprocess;
 mod ownership;
 mod quality;
+mod retention;
+#[cfg(test)]
+mod rig;
+mod rollup;
 mod seal;
 mod sender;
 mod tail;

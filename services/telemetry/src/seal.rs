@@ -79,6 +79,7 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
     })
     .await
     .map_err(Error::internal)??;
+    let rewriting = state.rewriting.lock().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
     for ((series, sealing), blocks) in guard.0.iter().zip(&blocks) {
         for block in blocks {
@@ -99,6 +100,7 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
         let mut tail = series.tail.lock();
         tail.finish_sealing();
     }
+    drop(rewriting);
     state.note_sealed(sealed);
     Ok(sealed)
 }
@@ -151,32 +153,6 @@ pub async fn cut_log(state: &State) -> Result<()> {
         let mut tx = state.databases.log.tx(&Scope::system()).await?;
         more = db::log::trim(&mut tx, upto, CUT_AT_ONCE).await?;
         tx.commit().await?;
-    }
-    Ok(())
-}
-
-/// Deletes what is older than the retention, and answers to batches that nobody repeats any more.
-pub async fn expire(state: &State) -> Result<()> {
-    const DAY: i64 = 86_400;
-    let now = state.clock.now_seconds();
-    let mut tx = state.databases.log.tx(&Scope::system()).await?;
-    db::log::expire_answers(&mut tx, (now - 8 * DAY).saturating_mul(1_000_000)).await?;
-    tx.commit().await?;
-    if state.config.retention_days == 0 {
-        return Ok(());
-    }
-    let before = (now - i64::from(state.config.retention_days) * DAY).saturating_mul(1_000_000_000);
-    let mut deleted = 0;
-    for series in state.catalog.all_series() {
-        let started = series.tail.lock().sealed_span.is_some_and(|(start, _)| start < before);
-        if started {
-            let mut tx = state.databases.main.tx(&Scope::system()).await?;
-            deleted += db::block::delete_before(&mut tx, &series, before).await?;
-            tx.commit().await?;
-        }
-    }
-    if deleted > 0 {
-        tracing::info!(blocks = deleted, "readings beyond their retention were deleted");
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ pub struct Tail {
     pub latest: Option<Reading>,
     /// The first and the last time of what was sealed.
     pub sealed_span: Option<(i64, i64)>,
+    /// The last time of what is left as rollups only.
+    pub rolled_end: Option<i64>,
     /// The log up to here is sealed, as far as this series is in it.
     pub sealed_seq: u64,
     open: Column,
@@ -80,6 +82,17 @@ impl Tail {
     /// How many readings wait to be sealed.
     pub fn open_len(&self) -> usize {
         self.open.len()
+    }
+
+    /// The time of the first reading that waits to be sealed.
+    pub fn open_start(&self) -> Option<i64> {
+        self.open.start()
+    }
+
+    /// What was sealed starts here now; `None` where nothing of it is left. The rest is rolled up.
+    pub fn starts_at(&mut self, start: Option<i64>, rolled_end: Option<i64>) {
+        self.rolled_end = rolled_end;
+        self.sealed_span = start.zip(self.sealed_span).map(|(start, (_, end))| (start, end));
     }
 
     /// The place in the log that must stay because of this series.

@@ -24,6 +24,7 @@ use crate::compact;
 use crate::db;
 use crate::db::sensor::Told;
 use crate::engine::{Engine, State};
+use crate::retention;
 use crate::seal;
 use crate::sender::{self, Registry};
 use crate::validate;
@@ -33,8 +34,8 @@ use crate::writer::Request;
 const OVERDUE_EVERY: Duration = Duration::from_secs(1);
 /// How often the log is cut.
 const CUT_EVERY: Duration = Duration::from_secs(10);
-/// How often what is past its time is removed.
-const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+/// How often what is past its time is removed: as often by the time of day, in seconds.
+const EXPIRE_EVERY: i64 = 3600;
 /// How often registering is tried again for what is kept aside.
 const RELEASE_EVERY: Duration = Duration::from_secs(10);
 /// Readings let go at once.
@@ -53,6 +54,7 @@ pub fn told(tenant: &str, sensor: &devices::Sensor) -> Told {
             max: sensor.range_max,
             interval: sensor.expected_interval.as_ref().and_then(time::to_duration).and_then(nanos),
             quality_tests: sensor.quality_tests,
+            retention_days: sensor.retention_days,
             labels: sensor.labels.clone().into_iter().collect(),
             deleted: false,
         },
@@ -175,12 +177,13 @@ pub async fn compact(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
 
 /// Cuts the log and removes what is past its time.
 pub async fn upkeep(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
-    let mut expired: Option<Instant> = None;
+    let mut expired: Option<i64> = None;
     while shutdown.cut(tokio::time::sleep(CUT_EVERY)).await.is_some() {
         seal::cut_log(&state).await?;
-        if expired.is_none_or(|at| at.elapsed() > EXPIRE_EVERY) {
-            expired = Some(Instant::now());
-            seal::expire(&state).await?;
+        let now = state.clock.now_seconds();
+        if expired.is_none_or(|at| now < at || now - at >= EXPIRE_EVERY) {
+            expired = Some(now);
+            retention::expire(&state).await?;
         }
     }
     Ok(())

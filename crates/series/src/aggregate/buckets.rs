@@ -6,7 +6,7 @@ use sensormesh_types::{Error, Result};
 
 use super::detail::Gathering;
 use super::{Aggregate, Detail, Grid, Wanted, add};
-use crate::{Column, Quality, Reading};
+use crate::{Column, Quality, Reading, Rollup};
 
 /// The most readings of which percentiles are computed in one interval: 32 MiB of memory.
 const MOST_RANKED: usize = 4 << 20;
@@ -28,7 +28,7 @@ pub struct Bucket {
 pub struct Buckets {
     grid: Grid,
     wanted: Wanted,
-    buckets: BTreeMap<i64, (Aggregate, Detail)>,
+    buckets: BTreeMap<i64, (Rollup, Detail)>,
     /// The details of the last interval that readings were added to.
     gathering: Option<(i64, Gathering)>,
     /// The last reading, where steps between readings count.
@@ -68,6 +68,17 @@ impl Buckets {
         self.wanted.is_nothing() && self.start_of(start) == self.start_of(end)
     }
 
+    /// The same of a rollup, which also knows the squares.
+    pub fn fits(&self, rollup: &Rollup) -> bool {
+        let (start, end) = (rollup.aggregate.first.0, rollup.aggregate.last.0);
+        self.wanted.is_rolled() && self.start_of(start) == self.start_of(end)
+    }
+
+    /// Whether the first `size` intervals and one more have all their readings where none before `next` follow.
+    pub fn are_complete(&self, size: usize, next: i64) -> bool {
+        self.buckets.len() > size && self.buckets.keys().nth(size).is_some_and(|start| *start < self.start_of(next))
+    }
+
     /// How many intervals hold readings.
     pub fn len(&self) -> usize {
         self.buckets.len()
@@ -96,9 +107,13 @@ impl Buckets {
                 }
             }
             if let Some(aggregate) = aggregate {
-                self.merge(start, &aggregate);
-                if !self.wanted.is_nothing() {
-                    self.gather(start, (at..until).filter_map(|i| column.get(i)).filter(|r| r.quality.counts()))?;
+                let counted = || (at..until).filter_map(|i| column.get(i)).filter(|r| r.quality.counts());
+                match self.wanted.deviation.then(|| Rollup::of(counted())).flatten() {
+                    Some(rollup) => self.merge(start, &rollup),
+                    None => self.merge(start, &Rollup { aggregate, squares: 0.0 }),
+                }
+                if !self.wanted.is_rolled() {
+                    self.gather(start, counted())?;
                 }
             }
             at = until;
@@ -108,12 +123,17 @@ impl Buckets {
 
     /// Adds readings that were summarised before. They must fall into one interval ([`Buckets::holds`]).
     pub fn add_whole(&mut self, aggregate: &Aggregate) {
-        self.merge(self.start_of(aggregate.first.0), aggregate);
+        self.merge(self.start_of(aggregate.first.0), &Rollup { aggregate: *aggregate, squares: 0.0 });
     }
 
-    fn merge(&mut self, start: i64, aggregate: &Aggregate) {
-        let fresh = || (*aggregate, Detail::default());
-        self.buckets.entry(start).and_modify(|(kept, _)| kept.merge(aggregate)).or_insert_with(fresh);
+    /// Adds readings that are left as a rollup only. They must fit ([`Buckets::fits`]); the order is of no matter.
+    pub fn add_rollup(&mut self, rollup: &Rollup) {
+        self.merge(self.start_of(rollup.aggregate.first.0), rollup);
+    }
+
+    fn merge(&mut self, start: i64, rollup: &Rollup) {
+        let fresh = || (*rollup, Detail::default());
+        self.buckets.entry(start).and_modify(|(kept, _)| kept.merge(rollup)).or_insert_with(fresh);
     }
 
     fn gather(&mut self, start: i64, readings: impl Iterator<Item = Reading>) -> Result<()> {
@@ -145,14 +165,12 @@ impl Buckets {
     pub fn finish(mut self) -> Vec<Bucket> {
         self.close();
         let whole = self.grid == Grid::Whole;
-        self.buckets
-            .into_iter()
-            .map(|(start, (aggregate, detail))| Bucket {
-                start: if whole { aggregate.first.0 } else { start },
-                aggregate,
-                detail,
-            })
-            .collect()
+        let bucket = |(start, (rollup, mut detail)): (i64, (Rollup, Detail))| {
+            let aggregate = rollup.aggregate;
+            detail.deviation = rollup.deviation().filter(|_| self.wanted.deviation);
+            Bucket { start: if whole { aggregate.first.0 } else { start }, aggregate, detail }
+        };
+        self.buckets.into_iter().map(bucket).collect()
     }
 }
 

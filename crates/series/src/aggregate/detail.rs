@@ -16,7 +16,12 @@ pub struct Wanted {
 impl Wanted {
     /// Whether an [`Aggregate`](super::Aggregate) says all that is wanted.
     pub fn is_nothing(&self) -> bool {
-        !self.deviation && self.percentiles.is_empty() && !self.increase
+        !self.deviation && self.is_rolled()
+    }
+
+    /// Whether a [`Rollup`](crate::Rollup) says all that is wanted.
+    pub fn is_rolled(&self) -> bool {
+        self.percentiles.is_empty() && !self.increase
     }
 }
 
@@ -56,9 +61,6 @@ impl Increase {
 /// Gathers the details of one interval, reading by reading in order of time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gathering {
-    count: f64,
-    mean: f64,
-    squares: f64,
     values: Vec<f64>,
     steps: u64,
     risen: Sum,
@@ -68,13 +70,6 @@ pub(super) struct Gathering {
 impl Gathering {
     /// Takes a reading; `before` is the one before it, in this interval or an earlier one.
     pub(super) fn add(&mut self, wanted: &Wanted, (time, value): (i64, f64), before: Option<(i64, f64)>) {
-        if wanted.deviation {
-            // Welford's method: squares of large values would cancel
-            self.count += 1.0;
-            let from_mean = value - self.mean;
-            self.mean += from_mean / self.count;
-            self.squares += from_mean * (value - self.mean);
-        }
         if !wanted.percentiles.is_empty() {
             self.values.push(value);
         }
@@ -93,7 +88,7 @@ impl Gathering {
     pub(super) fn finish(mut self, wanted: &Wanted) -> Detail {
         self.values.sort_unstable_by(f64::total_cmp);
         Detail {
-            deviation: wanted.deviation.then(|| (self.squares / self.count).sqrt()),
+            deviation: None, // its rollup knows
             percentiles: wanted.percentiles.iter().filter_map(|p| percentile(&self.values, *p)).collect(),
             increase: (self.steps > 0).then(|| Increase { total: self.risen.value(), nanos: self.nanos }),
         }
@@ -144,15 +139,6 @@ mod tests {
         assert_eq!(percentile(&[7.0], 99.0), Some(7.0));
         assert_eq!(percentile(&[], 50.0), None);
         assert_eq!(percentile(&[f64::MIN, f64::MAX], 50.0), Some(0.0));
-    }
-
-    #[test]
-    fn the_deviation_is_that_of_a_population_and_keeps_its_digits() {
-        let wanted = Wanted { deviation: true, ..Wanted::default() };
-        let readings: Vec<_> = [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].iter().map(|v| (0, 1e9 + v)).collect();
-        // the mean of squares less the square of the mean gives 0 here
-        assert!((details(&wanted, &readings).deviation.expect("wanted") - 2.0).abs() < 1e-6);
-        assert_eq!(details(&wanted, &readings[..1]).deviation, Some(0.0));
     }
 
     #[test]

@@ -300,3 +300,22 @@ async fn what_another_program_commits_is_seen_soon() {
         assert!(began.elapsed() < Duration::from_secs(4), "before the next bookmark: {:?}", began.elapsed());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_is_free_on_the_disk_again() {
+    let mut place = Place::sqlite();
+    place.config.log_max_bytes = 2_000;
+    let store = place.open().await;
+    let mut tx = store.tx(&Scope::tenant_of("default")).await.expect("tx");
+    for _ in 0..300 {
+        tx.append(Entry { payload: vec![7; 20_000], ..entry("large") });
+    }
+    tx.commit().await.expect("commit");
+    store.close().await;
+    let size = || std::fs::metadata(place.file()).expect("a file").len();
+    assert!(size() > 6_000_000, "{}", size());
+    let store = place.open().await;
+    store.remove_old().await.expect("removed");
+    store.close().await;
+    assert!(size() < 200_000, "{}", size());
+}

@@ -13,7 +13,7 @@ use crate::profile::{self, Profile};
 use crate::rules::Stamp;
 
 const SELECT: &str = "SELECT tenant, profile_id, name, quantity, unit, range_min, range_max, expected_interval, \
-                      quality_tests, update_time, version FROM profile";
+                      quality_tests, retention_days, update_time, version FROM profile";
 
 fn read_profile(row: &Row) -> Result<Profile> {
     let update_time = row.get("update_time")?;
@@ -26,6 +26,7 @@ fn read_profile(row: &Row) -> Result<Profile> {
         range_max: row.get("range_max")?,
         interval: row.get("expected_interval")?,
         tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(read_tests).transpose()?,
+        retention_days: row.get("retention_days")?,
         builtin: false,
         stamp: Stamp { create_time: update_time, update_time, version: row.get("version")? },
     })
@@ -41,7 +42,8 @@ pub async fn insert(tx: &mut Tx, profile: &Profile) -> Result<bool> {
     let done = tx
         .query(
             "INSERT INTO profile (tenant, profile_id, name, quantity, unit, range_min, range_max, expected_interval, \
-             quality_tests, update_time, version) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             quality_tests, retention_days, update_time, version) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (tenant, profile_id) DO NOTHING",
         )
         .bind(tenant)
@@ -53,6 +55,7 @@ pub async fn insert(tx: &mut Tx, profile: &Profile) -> Result<bool> {
         .bind(profile.range_max)
         .bind(profile.interval)
         .bind(profile.tests.map(|tests| tests.encode_to_vec()))
+        .bind(profile.retention_days)
         .bind(profile.stamp.update_time)
         .bind(profile.stamp.version)
         .execute()
@@ -111,8 +114,8 @@ pub async fn update(tx: &mut Tx, profile: &Profile) -> Result<()> {
     let done = tx
         .query(
             "UPDATE profile SET name = $1, quantity = $2, unit = $3, range_min = $4, range_max = $5, \
-             expected_interval = $6, quality_tests = $7, update_time = $8, version = $9 \
-             WHERE tenant = $10 AND profile_id = $11 AND version = $12",
+             expected_interval = $6, quality_tests = $7, retention_days = $8, update_time = $9, version = $10 \
+             WHERE tenant = $11 AND profile_id = $12 AND version = $13",
         )
         .bind(&profile.name)
         .bind(&profile.quantity)
@@ -121,6 +124,7 @@ pub async fn update(tx: &mut Tx, profile: &Profile) -> Result<()> {
         .bind(profile.range_max)
         .bind(profile.interval)
         .bind(profile.tests.map(|tests| tests.encode_to_vec()))
+        .bind(profile.retention_days)
         .bind(profile.stamp.update_time)
         .bind(profile.stamp.version)
         .bind(tenant)

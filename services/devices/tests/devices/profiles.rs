@@ -136,3 +136,28 @@ pub async fn sensors_are_told_the_quality_tests_of_their_profile(engine: Engine)
     call!(user.update_profile(update(None, &["quality_tests"]))).expect("taken away");
     assert_eq!(user.sensor("k.t").await.expect("found").quality_tests, None);
 }
+
+pub async fn sensors_are_told_the_retention_of_their_profile(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    let made = make(&user, proto::Profile { retention_days: 30, ..fridge() }).await.expect("made");
+    assert_eq!(made.retention_days, 30);
+    // whatever its unit, and whatever it says itself
+    let said = proto::Sensor { profile_id: "fridge".into(), unit: "K".into(), retention_days: 7, ..sensor("k.t") };
+    assert_eq!(user.create_sensor(said).await.expect("made").retention_days, 30);
+    assert_eq!(user.create_sensor(sensor("k.u")).await.expect("made").retention_days, 0);
+
+    let update = |retention_days, paths: &[&str]| proto::UpdateProfileRequest {
+        profile: Some(proto::Profile { retention_days, ..fridge() }),
+        update_mask: mask(paths),
+    };
+    let error = call!(user.update_profile(update(36_526, &["retention_days"]))).expect_err("more than a century");
+    assert_eq!(error.fields()[0].field, "profile.retention_days");
+    call!(user.update_profile(update(365, &["retention_days"]))).expect("changed");
+    assert_eq!(user.sensor("k.t").await.expect("found").retention_days, 365);
+    // another field leaves it, a named one without a value takes it away
+    call!(user.update_profile(update(0, &["range_max"]))).expect("changed");
+    assert_eq!(user.sensor("k.t").await.expect("found").retention_days, 365);
+    call!(user.update_profile(update(0, &["retention_days"]))).expect("changed");
+    assert_eq!(user.sensor("k.t").await.expect("found").retention_days, 0);
+}

@@ -7,8 +7,8 @@ use sensormesh_types::{Error, Result};
 
 use crate::catalog::Series;
 
-/// Readings as they came; other levels are for summaries.
-const RAW: i32 = 0;
+/// The level of readings as they came; others are for summaries.
+pub const RAW: i32 = 0;
 
 /// A block to be written.
 #[derive(Clone, Debug)]
@@ -160,15 +160,4 @@ pub async fn load(read: &mut Read, series: &Series, span: Span) -> Result<Option
 
 fn named(error: Error, series: &Series, span: Span) -> Error {
     error.with("sensor_id", &*series.sensor_id).with("start_ns", span.start.to_string())
-}
-
-/// Deletes the blocks of a series that end before `time`; answers how many.
-pub async fn delete_before(tx: &mut Tx, series: &Series, time: i64) -> Result<u64> {
-    tx.query("DELETE FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns < $4 AND end_ns < $4")
-        .bind(&*series.tenant)
-        .bind(series.number)
-        .bind(RAW)
-        .bind(time)
-        .execute()
-        .await
 }

@@ -248,7 +248,15 @@ pub async fn insert_answer(tx: &mut Tx, tenant: &str, batch_id: &str, door: Door
     Ok(())
 }
 
-/// Forgets answers from before `time`.
-pub async fn expire_answers(tx: &mut Tx, time: i64) -> Result<u64> {
-    tx.query("DELETE FROM batch WHERE time < $1").bind(time).execute().await
+/// Forgets answers from before `time`, some at a time; answers whether more are left.
+pub async fn expire_answers(tx: &mut Tx, time: i64, answers: u32) -> Result<bool> {
+    let last = tx
+        .query("SELECT MAX(time) AS time, COUNT(*) AS n FROM (SELECT time FROM batch WHERE time < $1 ORDER BY time LIMIT $2) AS oldest")
+        .bind(time)
+        .bind(answers)
+        .fetch_one()
+        .await?;
+    let Some(upto) = last.get::<Option<i64>>("time")? else { return Ok(false) };
+    tx.query("DELETE FROM batch WHERE time <= $1").bind(upto).execute().await?;
+    Ok(last.get::<i64>("n")? == i64::from(answers))
 }

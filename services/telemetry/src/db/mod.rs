@@ -4,6 +4,8 @@ pub mod block;
 pub mod calibration;
 pub mod log;
 pub mod quarantine;
+pub mod retention;
+pub mod rollup;
 pub mod sensor;
 pub mod series;
 
@@ -13,6 +15,7 @@ use sensormesh_types::{Clock, Result};
 const MAIN: &[Migration] = &[
     Migration { version: 1, name: "telemetry", sql: include_str!("../../migrations/0001_telemetry.sql") },
     Migration { version: 3, name: "quality", sql: include_str!("../../migrations/0003_quality.sql") },
+    Migration { version: 5, name: "retention", sql: include_str!("../../migrations/0005_retention.sql") },
 ];
 
 const LOG: &[Migration] = &[Migration {

@@ -25,7 +25,7 @@ pub async fn list(read: &mut Read) -> Result<Vec<Stored>> {
     let rows = read
         .query(
             "SELECT tenant, series, sensor_id, sealed_seq, sealed_start, sealed_end, latest_time, latest_bits, \
-             latest_quality FROM series",
+             latest_quality, rolled_end FROM series",
         )
         .fetch_all()
         .await?;
@@ -37,12 +37,9 @@ fn stored(row: &Row) -> Result<Stored> {
     let latest = row.get::<Option<i64>>("latest_time")?.zip(row.get::<Option<i64>>("latest_bits")?);
     let quality = Quality(u8::try_from(row.get::<i64>("latest_quality")?).map_err(Error::internal)?);
     let latest = latest.map(|(time, bits)| Reading { time, value: f64::from_bits(bits as u64), quality });
-    Ok(Stored {
-        tenant: row.get("tenant")?,
-        sensor_id: row.get("sensor_id")?,
-        number: row.get("series")?,
-        tail: Tail::sealed(row.get("sealed_seq")?, span, latest),
-    })
+    let mut tail = Tail::sealed(row.get("sealed_seq")?, span, latest);
+    tail.rolled_end = row.get("rolled_end")?;
+    Ok(Stored { tenant: row.get("tenant")?, sensor_id: row.get("sensor_id")?, number: row.get("series")?, tail })
 }
 
 /// Gives a sensor its number.

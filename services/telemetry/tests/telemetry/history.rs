@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_telemetry::Config;
 use sensormesh_types::{Code, time};
 
-use crate::system::{Engine, NOW, SECOND, System, User, batch, call, eventually, group, plain, reading};
+use crate::system::{Engine, NOW, SECOND, System, User, batch, call, group, plain, reading};
 
 const START: i64 = NOW - 50_000 * SECOND;
 
@@ -231,16 +230,4 @@ pub async fn what_was_just_written_is_read_with_its_cursor(engine: Engine) {
     let request = pb::ListReadingsRequest { sensor_id: "lab.a".into(), min_seq: "forged".into(), ..Default::default() };
     let error = call!(user.list_readings(request)).expect_err("forged");
     assert_eq!(error.fields()[0].field, "min_seq");
-}
-
-pub async fn old_readings_end_with_their_retention(engine: Engine) {
-    let config = Config { retention_days: 1, unsealed_readings: 100, ..Config::default() };
-    let system = System::with(engine, config).await;
-    let user = system.operator();
-    let values: Vec<f64> = (0..3_000).map(f64::from).collect();
-    fill(&user, "lab.a", NOW - 3 * 86_400 * SECOND, SECOND, &values).await;
-    fill(&user, "lab.b", NOW - 3_000 * SECOND, SECOND, &values).await;
-    let gone = || async { user.readings("lab.a").await.is_empty() };
-    eventually("what is past its retention is deleted", gone).await;
-    assert_eq!(user.readings("lab.b").await.len(), 3_000);
 }

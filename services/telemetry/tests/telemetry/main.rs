@@ -11,6 +11,7 @@ mod merging;
 mod quality;
 mod quarantine;
 mod recorded;
+mod retention;
 mod rows;
 mod stream;
 mod summaries;
@@ -57,9 +58,9 @@ on_both_engines!(
     history::pages_go_both_ways_and_are_complete,
     history::aggregates_equal_a_naive_recount,
     history::what_was_just_written_is_read_with_its_cursor,
-    history::old_readings_end_with_their_retention,
     merging::blocks_are_merged_and_the_readings_stay,
     merging::a_reader_is_not_disturbed_by_a_merge,
+    retention::old_readings_end_with_their_retention,
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,

@@ -14,9 +14,13 @@ pub(super) use asked::{Asked, place};
 use super::Api;
 use crate::catalog::Series;
 use crate::history::History;
+use crate::rollup::rolled_up;
 
 /// The most numbers in an answer: about 10 MiB.
 const MOST_NUMBERS: usize = 1_000_000;
+
+/// The time of a reading, and its value where it is known.
+type Neighbour = (i64, Option<f64>);
 
 impl Api {
     pub(super) async fn aggregate(
@@ -155,7 +159,7 @@ impl Api {
         &self,
         asked: &Asked,
         series: &Arc<Series>,
-        reading: Option<(i64, f64)>,
+        reading: Option<Neighbour>,
     ) -> Result<Option<(i64, Vec<f64>)>> {
         let Some((time, _)) = reading else { return Ok(None) };
         let (start, end) = asked.grid.span(time);
@@ -173,39 +177,49 @@ impl Api {
     ) -> Result<Vec<Bucket>> {
         let steps_in = asked.wanted.increase && range.0 > asked.start;
         let before = if steps_in { self.last_before(series, (asked.start, range.0), asked.raw).await? } else { None };
+        let before = match before {
+            Some((time, None)) => return Err(rolled_up(time, "15 minutes")),
+            Some((time, Some(value))) => Some((time, value)),
+            None => None,
+        };
         let mut buckets = Buckets::of(asked.grid.clone(), asked.wanted.clone()).after(before);
         let mut history = History::with_headers(&self.engine, series, range).await?.raw(asked.raw);
+        // the last one may not be complete before what comes next
+        history.summarise_rolled(&mut buckets, |buckets| buckets.len() > size + 1).await?;
         for run in 0..history.runs() {
-            history.summarise(run, &mut buckets).await?;
-            // the last one may not be complete before the next run
-            if buckets.len() > size + 1 {
+            if history.start_of(run).is_some_and(|next| buckets.are_complete(size, next)) {
                 break;
             }
+            history.summarise(run, &mut buckets).await?;
         }
         Ok(buckets.finish())
     }
 
-    /// The last reading in a range that takes part in aggregates.
-    async fn last_before(&self, series: &Arc<Series>, range: (i64, i64), raw: bool) -> Result<Option<(i64, f64)>> {
+    /// The last reading in a range that takes part in aggregates: its time, and its value where that is not rolled up.
+    async fn last_before(&self, series: &Arc<Series>, range: (i64, i64), raw: bool) -> Result<Option<Neighbour>> {
         let mut history = History::open(&self.engine, series, range).await?.raw(raw);
+        let rolled = history.last_rolled().await?.map(|time| (time, None));
         for run in (0..history.runs()).rev() {
             let column = history.load(run).await?;
             if let Some(reading) = column.iter().rev().find(|reading| reading.quality.counts()) {
-                return Ok(Some((reading.time, reading.value)));
+                let found = Some((reading.time, Some(reading.value)));
+                return Ok(if rolled.map(|r| r.0) > Some(reading.time) { rolled } else { found });
             }
         }
-        Ok(None)
+        Ok(rolled)
     }
 
     /// The first reading in a range that takes part in aggregates.
-    async fn first_after(&self, series: &Arc<Series>, range: (i64, i64), raw: bool) -> Result<Option<(i64, f64)>> {
+    async fn first_after(&self, series: &Arc<Series>, range: (i64, i64), raw: bool) -> Result<Option<Neighbour>> {
         let mut history = History::open(&self.engine, series, range).await?.raw(raw);
+        let rolled = history.first_rolled().await?.map(|time| (time, None));
         for run in 0..history.runs() {
             let column = history.load(run).await?;
             if let Some(reading) = column.iter().find(|reading| reading.quality.counts()) {
-                return Ok(Some((reading.time, reading.value)));
+                let found = Some((reading.time, Some(reading.value)));
+                return Ok(if rolled.is_some_and(|r| r.0 < reading.time) { rolled } else { found });
             }
         }
-        Ok(None)
+        Ok(rolled)
     }
 }

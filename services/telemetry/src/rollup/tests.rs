@@ -1,0 +1,272 @@
+//! Rollups and raw readings together are what a recount of every reading gives, whatever came in which order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use sensormesh_series::rollup::QUARTER;
+use sensormesh_series::{Bucket, Buckets, Column, Grid, Quality, Wanted};
+use sensormesh_types::{Code, Result};
+
+use crate::Config;
+use crate::calibration::{Calibration, Function, Version};
+use crate::catalog::Series;
+use crate::history::History;
+use crate::rig::{DAY, NOW, Rig, SECOND};
+
+/// What happens to a series.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Readings so many seconds apart, the first so long after the newest one.
+    Append(u16, u32),
+    /// A reading so many minutes ago, late or a revision; of no good quality where the last one says so.
+    Late(u32, i32, bool),
+    /// One of the raw readings sent again, with another value or the same.
+    Again(prop::sample::Index, bool),
+    Seal,
+    Expire,
+    /// Days pass.
+    Wait(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1u16..400, 1u32..4000).prop_map(|(n, apart)| Step::Append(n, apart)),
+        3 => (0u32..60_000, -99i32..99, any::<bool>()).prop_map(|(ago, value, bad)| Step::Late(ago, value, bad)),
+        2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(pick, same)| Step::Again(pick, same)),
+        4 => Just(Step::Seal),
+        4 => Just(Step::Expire),
+        3 => (1u8..9).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+async fn summary(
+    rig: &Rig,
+    series: &Arc<Series>,
+    grid: Grid,
+    wanted: Wanted,
+    range: (i64, i64),
+) -> Result<Vec<Bucket>> {
+    let mut buckets = Buckets::of(grid, wanted);
+    let mut history = History::with_headers(&rig.engine, series, range).await?;
+    history.summarise_rolled(&mut buckets, |_| false).await?;
+    for run in 0..history.runs() {
+        history.summarise(run, &mut buckets).await?;
+    }
+    Ok(buckets.finish())
+}
+
+fn deviation() -> Wanted {
+    Wanted { deviation: true, ..Wanted::default() }
+}
+
+/// Compares the buckets of a range with a recount of what was ever taken.
+async fn compare(rig: &Rig, series: &Arc<Series>, taken: &BTreeMap<i64, (f64, bool)>) {
+    let mut column = Column::default();
+    for (time, (value, bad)) in taken {
+        column.upsert(*time, *value, if *bad { Quality::FAIL } else { Quality::USUAL });
+    }
+    let everything = (i64::MIN, i64::MAX);
+    let inner = (NOW - 7 * DAY + 3 * QUARTER, NOW + 5 * DAY - QUARTER);
+    for (grid, range) in [
+        (Grid::Fixed(QUARTER), everything),
+        (Grid::Fixed(DAY), everything),
+        (Grid::Fixed(5 * QUARTER), inner),
+        (Grid::Whole, everything),
+        (Grid::Whole, inner),
+    ] {
+        for wanted in [Wanted::default(), deviation()] {
+            let mut naive = Buckets::of(grid.clone(), wanted.clone());
+            naive.add_column(&column.slice(column.range(range.0, range.1))).expect("few");
+            let (naive, told) =
+                (naive.finish(), summary(rig, series, grid.clone(), wanted, range).await.expect("told"));
+            assert_eq!(told.len(), naive.len(), "{grid:?}");
+            for (told, naive) in told.iter().zip(&naive) {
+                assert_eq!(told.start, naive.start, "{grid:?}");
+                let (a, b) = (told.aggregate, naive.aggregate);
+                assert_eq!((a.count, a.sum.value(), a.min, a.max), (b.count, b.sum.value(), b.min, b.max), "{grid:?}");
+                assert_eq!((a.first, a.last), (b.first, b.last), "{grid:?}");
+                let apart = told.detail.deviation.unwrap_or(-1.0) - naive.detail.deviation.unwrap_or(-1.0);
+                assert!(apart.abs() < 1e-6, "{grid:?}: {told:?} {naive:?}");
+            }
+        }
+    }
+}
+
+async fn check(rig: Rig, steps: Vec<Step>) {
+    let series = rig.series("lab.a", 0).await;
+    let mut taken: BTreeMap<i64, (f64, bool)> = BTreeMap::new();
+    let mut count = 0;
+    for step in steps {
+        match step {
+            Step::Append(n, apart) => {
+                let from = taken.keys().next_back().copied().unwrap_or(NOW - 20 * DAY);
+                let readings: Vec<_> = (1..=i64::from(n))
+                    .map(|i| {
+                        count += 1;
+                        (from + i * i64::from(apart) * SECOND, f64::from(count % 101) / 8.0)
+                    })
+                    .collect();
+                rig.send(&series, &readings).await;
+                taken.extend(readings.iter().map(|(time, value)| (*time, (*value, false))));
+            }
+            Step::Late(ago, value, bad) => {
+                let time = rig.clock.now_nanos() - i64::from(ago) * 60 * SECOND;
+                // a reading that is gone is not known again: see the service's README
+                if taken.contains_key(&time) && rig.readings(&series).await.iter().all(|r| r.0 != time) {
+                    continue;
+                }
+                let quality = if bad { Quality::FAIL } else { Quality::USUAL };
+                rig.send_flagged(&series, &[(time, f64::from(value), quality)]).await;
+                taken.insert(time, (f64::from(value), bad));
+            }
+            Step::Again(pick, same) => {
+                let raw = rig.readings(&series).await;
+                if raw.is_empty() {
+                    continue;
+                }
+                let (time, value) = raw[pick.index(raw.len())];
+                let value = if same { value } else { value + 1000.0 };
+                let bad = taken[&time].1;
+                let quality = if bad { Quality::FAIL } else { Quality::USUAL };
+                rig.send_flagged(&series, &[(time, value, quality)]).await;
+                taken.insert(time, (value, bad));
+            }
+            Step::Seal => rig.seal(&series).await,
+            Step::Expire => rig.expire().await,
+            Step::Wait(days) => rig.advance_days(u64::from(days)),
+        }
+    }
+    compare(&rig, &series, &taken).await;
+    // what lies ahead of the clock is only sealed, and so arrives, once it is old
+    for days in [2, 400, 400] {
+        rig.advance_days(days);
+        rig.expire().await;
+    }
+    assert_eq!(rig.readings(&series).await.len(), 0, "everything is rolled up");
+    compare(&rig, &series, &taken).await;
+}
+
+fn config() -> Config {
+    Config { retention_days: 3, ..Config::default() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn rollups_and_raw_readings_equal_a_recount(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+        runtime.block_on(async { check(Rig::sqlite(config()).await, steps).await });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_equal_a_recount_on_postgresql() {
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..6 {
+        let steps = steps().new_tree(&mut runner).expect("steps").current();
+        let Some(rig) = Rig::postgres(config()).await else { return };
+        check(rig, steps).await;
+    }
+}
+
+/// Ten days of a reading a minute, of which the first seven are rolled up.
+async fn rolled(rig: &Rig) -> Arc<Series> {
+    let series = rig.series("lab.a", 0).await;
+    let readings: Vec<_> = (0..10 * 1440).map(|i| (NOW - 6 * DAY + i * 60 * SECOND, (i % 97) as f64)).collect();
+    for some in readings.chunks(1440) {
+        rig.send(&series, some).await;
+        rig.seal(&series).await;
+    }
+    rig.expire().await;
+    rig.advance_days(4);
+    rig.expire().await;
+    series
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rollups_cannot_tell_is_refused_and_not_guessed() {
+    for rig in Rig::on_both(config()).await {
+        let series = rolled(&rig).await;
+        let first = rig.readings(&series).await[0].0;
+        assert_eq!(first, NOW + DAY);
+        let told = |grid: Grid, wanted: Wanted, range: (i64, i64)| {
+            let (rig, series) = (&rig, &series);
+            async move { summary(rig, series, grid, wanted, range).await }
+        };
+        let (all, new) = ((NOW - 6 * DAY, NOW + 4 * DAY), (first, NOW + 4 * DAY));
+        let hourly = Grid::Fixed(4 * QUARTER);
+        assert_eq!(told(hourly.clone(), deviation(), all).await.expect("told").len(), 240);
+        let ranked = Wanted { percentiles: vec![50.0], ..Wanted::default() };
+        let counter = Wanted { increase: true, ..Wanted::default() };
+        for (grid, wanted, range) in [
+            (Grid::Fixed(60 * SECOND), Wanted::default(), all),
+            (hourly.clone(), ranked.clone(), all),
+            (hourly.clone(), counter, all),
+            (hourly.clone(), Wanted::default(), (all.0 + 120 * SECOND, all.1)),
+            (Grid::Whole, Wanted::default(), (all.0, NOW - 7 * 60 * SECOND)),
+        ] {
+            let error = told(grid, wanted, range).await.expect_err("refused");
+            assert_eq!((error.code(), error.reason()), (Code::Precondition, "ROLLED_UP"));
+            assert!(error.metadata("rolled_up_until").is_some_and(|until| until.starts_with("2026-01-01T23:59:00")));
+        }
+        assert_eq!(told(hourly, ranked, new).await.expect("told").len(), 72);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_are_calibrated_where_a_line_is() {
+    for rig in Rig::on_both(config()).await {
+        let series = rolled(&rig).await;
+        let range = (NOW - 6 * DAY, NOW - 4 * DAY);
+        let raw = summary(&rig, &series, Grid::Fixed(DAY), deviation(), range).await.expect("told");
+        let version = |from, function| Version { number: 1, from, to: None, function, unit: String::new() };
+        let line = Function::Linear { gain: -2.0, offset: 1.0 };
+        for (calibration, fits) in [
+            (version(i64::MIN, line.clone()), true),
+            (version(NOW - 5 * DAY, line.clone()), true),
+            (version(NOW - 5 * DAY + 60 * SECOND, line), false),
+            (version(i64::MIN, Function::Polynomial(vec![0.0, 0.0, 1.0])), false),
+        ] {
+            let from = calibration.from;
+            rig.engine.catalog.put_calibration("default", "lab.a", Calibration::of(vec![calibration]));
+            let told = summary(&rig, &series, Grid::Fixed(DAY), deviation(), range).await;
+            if !fits {
+                assert_eq!(told.expect_err("refused").reason(), "ROLLED_UP");
+                continue;
+            }
+            let (told, raw) = (&told.expect("told")[1], &raw[1]);
+            assert_eq!(
+                (told.aggregate.min, told.aggregate.max),
+                (1.0 - 2.0 * raw.aggregate.max, 1.0 - 2.0 * raw.aggregate.min)
+            );
+            let deviations = told.detail.deviation.zip(raw.detail.deviation).expect("wanted");
+            assert!((deviations.0 - 2.0 * deviations.1).abs() < 1e-9, "{from}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_have_a_retention_of_their_own() {
+    for rig in Rig::on_both(Config { rollup_15min_days: 30, rollup_daily_days: 200, ..config() }).await {
+        let series = rolled(&rig).await;
+        let days = async || {
+            let range = (NOW - 6 * DAY, NOW - 4 * DAY);
+            summary(&rig, &series, Grid::Fixed(DAY), Wanted::default(), range).await.expect("told").len()
+        };
+        let quarters = async || {
+            let range = (NOW - 6 * DAY, NOW - 4 * DAY);
+            summary(&rig, &series, Grid::Fixed(QUARTER), Wanted::default(), range).await.map(|found| found.len())
+        };
+        assert_eq!((days().await, quarters().await.expect("told")), (2, 192));
+        rig.advance_days(32);
+        rig.expire().await;
+        assert_eq!((days().await, quarters().await.expect_err("gone").reason()), (2, "ROLLED_UP"));
+        rig.advance_days(300);
+        rig.expire().await;
+        assert_eq!((days().await, quarters().await.expect("nothing is left")), (0, 0));
+    }
+}
