@@ -141,7 +141,7 @@ async fn check(rig: Rig, steps: Vec<Step>) {
         }
     }
     compare(&rig, &series, &taken).await;
-    for days in [2, 400] {
+    for days in [2, 2000, 2000] {
         rig.advance_days(days);
         rig.expire().await;
     }
