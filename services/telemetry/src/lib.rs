@@ -18,6 +18,7 @@ mod columns;
 mod config;
 mod db;
 mod dedup;
+mod deletion;
 mod engine;
 mod filter;
 mod flags;

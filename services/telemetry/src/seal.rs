@@ -116,7 +116,7 @@ impl Drop for Guard {
 }
 
 /// Cuts a column into blocks of about the usual size, none much smaller than the others.
-fn cut(column: &sensormesh_series::Column) -> Result<Vec<Sealed>> {
+pub fn cut(column: &sensormesh_series::Column) -> Result<Vec<Sealed>> {
     let pieces = (column.len() / BLOCK_READINGS).max(1);
     let mut blocks = Vec::with_capacity(pieces);
     for piece in 0..pieces {

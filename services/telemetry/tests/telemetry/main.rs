@@ -58,6 +58,8 @@ on_both_engines!(
     history::aggregates_equal_a_naive_recount,
     history::what_was_just_written_is_read_with_its_cursor,
     retention::old_readings_end_with_their_retention,
+    retention::summaries_of_what_is_gone_come_from_its_rollups,
+    retention::readings_are_deleted_by_who_may,
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,
