@@ -46,6 +46,10 @@ pub const REFUSED_READINGS: &str = "sensormesh.telemetry.readings.refused";
 pub const BATCHES: &str = "sensormesh.telemetry.batches";
 /// Time from the start of a group commit to its fsync. Seconds.
 pub const COMMIT_DURATION: &str = "sensormesh.telemetry.commit.duration";
+/// Blocks and batches whose checksums were verified.
+pub const SCRUBBED: &str = "sensormesh.telemetry.scrubbed";
+/// Blocks and batches that are known to be damaged.
+pub const DAMAGED: &str = "sensormesh.telemetry.damaged";
 /// Requests the edge refused, by `reason`.
 pub const EDGE_REFUSED: &str = "sensormesh.edge.refused";
 /// Always 1; its `version` label is what it is about.
@@ -99,6 +103,8 @@ struct Instruments {
     refused_readings: OtelCounter<u64>,
     batches: OtelCounter<u64>,
     commit: OtelHistogram<f64>,
+    scrubbed: OtelCounter<u64>,
+    damaged: OtelGauge<u64>,
     edge_refused: OtelCounter<u64>,
 }
 
@@ -141,6 +147,11 @@ impl Instruments {
             refused_readings: counter(REFUSED_READINGS, "Readings refused, by why."),
             batches: counter(BATCHES, "Batches of readings received."),
             commit: seconds(COMMIT_DURATION, "Duration of group commits, fsync included."),
+            scrubbed: counter(SCRUBBED, "Blocks and batches of readings whose checksums were verified."),
+            damaged: meter
+                .u64_gauge(DAMAGED)
+                .with_description("Blocks and batches of readings that are damaged and not served.")
+                .build(),
             edge_refused: counter(EDGE_REFUSED, "Requests the edge refused."),
             registry,
             _provider: provider,
@@ -388,6 +399,30 @@ pub fn ingest() -> &'static Ingest {
             batches: Counter::of(&all.batches, &[]),
             commit: Durations::of(&all.commit, &[]),
         }
+    })
+}
+
+/// What the scrub of readings counts.
+#[derive(Clone, Debug)]
+pub struct Scrub {
+    /// Blocks and batches verified.
+    pub verified: Counter,
+    damaged: Arc<BoundGauge<u64>>,
+}
+
+impl Scrub {
+    /// Shows how many blocks and batches are damaged.
+    pub fn damaged(&self, count: u64) {
+        self.damaged.record(count);
+    }
+}
+
+/// The handles of the scrub.
+pub fn scrub() -> &'static Scrub {
+    static SCRUB: OnceLock<Scrub> = OnceLock::new();
+    SCRUB.get_or_init(|| {
+        let all = instruments();
+        Scrub { verified: Counter::of(&all.scrubbed, &[]), damaged: Arc::new(all.damaged.bind(&[])) }
     })
 }
 

@@ -16,6 +16,8 @@ pub struct Config {
     pub rollup_15min_days: u32,
     /// The same of sums of days in UTC.
     pub rollup_daily_days: u32,
+    /// The checksums of everything stored are verified once in so many days, whether it is read or not. 0 = never.
+    pub scrub_days: u32,
     /// A stream of readings can be resumed for this long.
     #[serde(with = "text::duration")]
     pub log_max_age: Duration,
@@ -53,6 +55,7 @@ impl Default for Config {
             retention_days: 0,
             rollup_15min_days: 0,
             rollup_daily_days: 0,
+            scrub_days: 7,
             log_max_age: Duration::from_secs(24 * 3600),
             log_max_bytes: 256 << 20,
             unsealed_readings: 2_000_000,

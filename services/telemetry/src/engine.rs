@@ -19,6 +19,7 @@ use crate::db::log::{Door, SHARD};
 use crate::db::{self, Databases};
 use crate::hub::{Entry, Hub};
 use crate::ownership::Ownership;
+use crate::scrub::Damaged;
 use crate::tail::{Mark, Tail};
 use crate::writer::{Outcome, Request, Writer};
 
@@ -62,6 +63,8 @@ pub struct State {
     pub cursors: Cursors,
     /// Whether this replica owns the log.
     pub ownership: Ownership,
+    /// What is known to be damaged on disk.
+    pub damaged: Damaged,
     /// Held by who changes what blocks there are, so that nobody else does meanwhile.
     pub rewriting: tokio::sync::Mutex<()>,
     /// Tells the sealing that there is something to do.
@@ -89,6 +92,7 @@ impl Engine {
             cursors: databases.log.cursors(),
             hub: Hub::new(usize::try_from(config.live_bytes).unwrap_or(usize::MAX), head.sealed),
             catalog: Catalog::default(),
+            damaged: Damaged::default(),
             rewriting: tokio::sync::Mutex::default(),
             sealing: Notify::new(),
             releasing: Notify::new(),

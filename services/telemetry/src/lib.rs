@@ -20,6 +20,7 @@ mod compact;
 mod config;
 mod db;
 mod dedup;
+mod deletion;
 mod engine;
 mod filter;
 mod flags;
@@ -32,6 +33,7 @@ mod retention;
 #[cfg(test)]
 mod rig;
 mod rollup;
+mod scrub;
 mod seal;
 mod sender;
 mod tail;
@@ -51,6 +53,7 @@ pub use config::Config;
 pub use db::Databases;
 pub use dedup::Found;
 pub use engine::Engine;
+pub use scrub::{Checked, check};
 pub use writer::Outcome;
 
 /// The service's name.
@@ -68,6 +71,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
     let (main, state) = (engine.databases.main.clone(), Arc::clone(engine.state()));
     let (upkeep, owner) = (Arc::clone(&state), Arc::clone(&state));
     let (calibrated, compacted) = (Arc::clone(&state), Arc::clone(&state));
+    let (scrubbed, damaged) = (Arc::clone(&state), state.damaged.clone());
     let consumer = main.clone();
     let service = Service::new(NAME)
         .grpc(TelemetryServiceServer::new(api).max_decoding_message_size(MESSAGE))
@@ -79,8 +83,10 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
         .task("merge blocks", move |shutdown| tasks::compact(Arc::clone(&compacted), shutdown))
         .task("follow calibrations", move |shutdown| calibrations::follow(Arc::clone(&calibrated), shutdown))
         .task("cut the log", move |shutdown| tasks::upkeep(Arc::clone(&upkeep), shutdown))
+        .task("scrub", move |shutdown| scrub::run(Arc::clone(&scrubbed), shutdown))
         .task("release the quarantine", move |shutdown| tasks::release(engine.clone(), registry.clone(), shutdown))
         .check("log", move || ready(owned(&owner)))
+        .check("readings on disk", move || ready(damaged.condition()))
         .check("devices", move || ready(followed(&consumer)));
     Ok(service)
 }

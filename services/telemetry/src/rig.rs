@@ -1,18 +1,19 @@
 //! An engine whose sealing and expiry a test does by hand.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sensormesh_series::Quality;
-use sensormesh_types::Clock;
+use sensormesh_types::{Clock, Result};
 use tempfile::TempDir;
 
 use crate::batch::{self, Channel, Group};
 use crate::catalog::{Sensor, Series};
 use crate::history::History;
 use crate::writer::{Outcome, Request};
-use crate::{Config, Databases, Engine, retention, seal};
+use crate::{Config, Databases, Engine, deletion, retention, seal};
 
 /// 2026-01-01, nanoseconds: what the clock shows at first.
 pub const NOW: i64 = 1_767_225_600_000_000_000;
@@ -80,6 +81,10 @@ impl Rig {
 
     pub async fn expire(&self) {
         retention::expire(self.engine.state()).await.expect("expired");
+    }
+
+    pub async fn delete(&self, series: &Arc<Series>, range: Range<i64>) -> Result<u64> {
+        deletion::delete(self.engine.state(), series, range).await
     }
 
     pub fn advance_days(&self, days: u64) {

@@ -84,6 +84,11 @@ impl Tail {
         self.open.len()
     }
 
+    /// The place in the log up to which readings of this series are known.
+    pub fn upto(&self) -> u64 {
+        self.upto
+    }
+
     /// The time of the first reading that waits to be sealed.
     pub fn open_start(&self) -> Option<i64> {
         self.open.start()

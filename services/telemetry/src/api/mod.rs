@@ -3,6 +3,7 @@
 mod aggregate;
 mod calibration;
 mod completeness;
+mod deletion;
 mod downsample;
 mod export;
 mod ingest;
@@ -207,6 +208,14 @@ impl TelemetryService for Api {
     ) -> Result<Response<pb::MeasureCompletenessResponse>, Status> {
         let caller = sensormesh_mesh::caller(&request)?.clone();
         Ok(Response::new(self.completeness(&caller, request.into_inner()).await?))
+    }
+
+    async fn delete_readings(
+        &self,
+        request: Request<pb::DeleteReadingsRequest>,
+    ) -> Result<Response<pb::DeleteReadingsResponse>, Status> {
+        let caller = sensormesh_mesh::caller(&request)?.clone();
+        Ok(Response::new(self.delete(&caller, &request.into_inner()).await?))
     }
 
     async fn create_calibration(

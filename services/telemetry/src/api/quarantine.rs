@@ -154,7 +154,7 @@ fn whole_tenant(caller: &Caller) -> Result<()> {
 }
 
 /// What the audit is told; the payload is how many readings, in digits.
-fn entry(caller: &Caller, kind: &str, sensor_id: &str, readings: u64) -> Entry {
+pub(super) fn entry(caller: &Caller, kind: &str, sensor_id: &str, readings: u64) -> Entry {
     Entry {
         site: String::new(),
         kind: kind.to_owned(),

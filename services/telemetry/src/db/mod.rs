@@ -6,6 +6,7 @@ pub mod log;
 pub mod quarantine;
 pub mod retention;
 pub mod rollup;
+pub mod scrub;
 pub mod sensor;
 pub mod series;
 

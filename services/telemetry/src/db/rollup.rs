@@ -59,8 +59,13 @@ pub async fn load(read: &mut Read, series: &Series, level: Level, (start, end): 
     Ok(rollups)
 }
 
-/// Writes the rollups of one period, in place of what was there.
+/// Writes the rollups of one period, in place of what was there; a period without any has no block.
 pub async fn put(tx: &mut Tx, series: &Series, level: Level, period: i64, rollups: &[Rollup]) -> Result<()> {
+    if rollups.is_empty() {
+        let query = tx.query("DELETE FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns = $4");
+        query.bind(&*series.tenant).bind(series.number).bind(level as i32).bind(period).execute().await?;
+        return Ok(());
+    }
     tx.query(
         "INSERT INTO block (tenant, series, level, start_ns, part, end_ns, n, header, data) \
          VALUES ($1, $2, $3, $4, 0, $5, $6, $7, $8) \

@@ -80,3 +80,18 @@ pub async fn note_sealed(
     .await?;
     Ok(noted == 1)
 }
+
+/// Notes the latest reading of a series, where an earlier one is it now.
+pub async fn note_latest(tx: &mut Tx, series: &Series, latest: Option<Reading>) -> Result<()> {
+    tx.query(
+        "UPDATE series SET latest_time = $1, latest_bits = $2, latest_quality = $3 WHERE tenant = $4 AND series = $5",
+    )
+    .bind(latest.map(|r| r.time))
+    .bind(latest.map(|r| r.value.to_bits() as i64))
+    .bind(i64::from(latest.map_or(0, |r| r.quality.0)))
+    .bind(&*series.tenant)
+    .bind(series.number)
+    .execute()
+    .await?;
+    Ok(())
+}

@@ -6,6 +6,8 @@
 
 mod read;
 
+use std::ops::Range;
+
 use sensormesh_series::rollup::{merged, widened};
 use sensormesh_series::{Column, Rollup, bucket_start};
 use sensormesh_store::Tx;
@@ -32,6 +34,51 @@ async fn add(tx: &mut Tx, series: &Series, level: Level, new: &[Rollup]) -> Resu
         db::rollup::put(tx, series, level, start, &merged(&kept, some, level.width())).await?;
     }
     Ok(())
+}
+
+/// Takes what lies in a range out of the rollups up to `end`; answers how many readings that were. Fails with ROLLED_UP where
+/// the range divides one.
+pub async fn cut_out(tx: &mut Tx, series: &Series, range: &Range<i64>, end: i64) -> Result<u64> {
+    let bounds = (range.start, end.min(range.end.saturating_sub(1)));
+    let inside = |rollup: &Rollup| {
+        let (first, last) = (rollup.aggregate.first.0, rollup.aggregate.last.0);
+        match (range.contains(&first) && range.contains(&last), first >= range.end || last < range.start) {
+            (true, _) => Ok(true),
+            (_, true) => Ok(false),
+            (false, false) => Err(rolled_up(end, "15 minutes")),
+        }
+    };
+    let mut deleted = 0;
+    let days = db::rollup::load(tx, series, Level::Days, bounds).await?;
+    for some in days.chunk_by(|one, next| one.start(Level::Days.period()) == next.start(Level::Days.period())) {
+        let mut kept = Vec::with_capacity(some.len());
+        for day in some {
+            let start = day.start(Level::Quarters.period());
+            let quarters = db::rollup::load(tx, series, Level::Quarters, (start, start)).await?;
+            if quarters.iter().map(|quarter| quarter.aggregate.count).sum::<u64>() < day.aggregate.count {
+                // its quarters are past their own retention
+                if inside(day)? {
+                    deleted += day.aggregate.count;
+                } else {
+                    kept.push(*day);
+                }
+                continue;
+            }
+            let mut left = Vec::with_capacity(quarters.len());
+            for quarter in quarters {
+                if inside(&quarter)? {
+                    deleted += quarter.aggregate.count;
+                } else {
+                    left.push(quarter);
+                }
+            }
+            kept.extend(widened(&left, Level::Days.width()));
+            db::rollup::put(tx, series, Level::Quarters, start, &left).await?;
+        }
+        let Some(first) = some.first() else { continue };
+        db::rollup::put(tx, series, Level::Days, first.start(Level::Days.period()), &kept).await?;
+    }
+    Ok(deleted)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use sensormesh_series::rollup::QUARTER;
-use sensormesh_series::{Bucket, Buckets, Column, Grid, Quality, Wanted};
+use sensormesh_series::{Bucket, Buckets, Column, Grid, Quality, Wanted, bucket_start};
 use sensormesh_types::{Code, Result};
 
 use crate::Config;
@@ -25,6 +25,8 @@ enum Step {
     Late(u32, i32, bool),
     /// One of the raw readings sent again, with another value or the same.
     Again(prop::sample::Index, bool),
+    /// What was taken in so many quarters of an hour, the first so many ago, is deleted.
+    Delete(u16, u16),
     Seal,
     Expire,
     /// Days pass.
@@ -36,6 +38,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1u16..400, 1u32..4000).prop_map(|(n, apart)| Step::Append(n, apart)),
         3 => (0u32..60_000, -99i32..99, any::<bool>()).prop_map(|(ago, value, bad)| Step::Late(ago, value, bad)),
         2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(pick, same)| Step::Again(pick, same)),
+        1 => (1u16..400, 0u16..3000).prop_map(|(n, ago)| Step::Delete(n, ago)),
         4 => Just(Step::Seal),
         4 => Just(Step::Expire),
         3 => (1u8..9).prop_map(Step::Wait),
@@ -135,14 +138,27 @@ async fn check(rig: Rig, steps: Vec<Step>) {
                 rig.send_flagged(&series, &[(time, value, quality)]).await;
                 taken.insert(time, (value, bad));
             }
+            Step::Delete(n, ago) => {
+                let start = bucket_start(rig.clock.now_nanos(), QUARTER) - i64::from(ago) * QUARTER;
+                let range = start..start + i64::from(n) * QUARTER;
+                let before = taken.len();
+                taken.retain(|time, _| !range.contains(time));
+                let latest = series.tail.lock().latest;
+                let deleted = rig.delete(&series, range.clone()).await.expect("deleted");
+                // what failed is in no rollup, and so cannot be counted once it is one
+                assert!(deleted <= (before - taken.len()) as u64);
+                let last = rig.readings(&series).await.last().map(|reading| reading.0);
+                if latest.is_some_and(|latest| range.contains(&latest.time)) {
+                    assert_eq!(series.tail.lock().newest(), last);
+                }
+            }
             Step::Seal => rig.seal(&series).await,
             Step::Expire => rig.expire().await,
             Step::Wait(days) => rig.advance_days(u64::from(days)),
         }
     }
     compare(&rig, &series, &taken).await;
-    // what lies ahead of the clock is only sealed, and so arrives, once it is old
-    for days in [2, 400, 400] {
+    for days in [2, 2000, 2000] {
         rig.advance_days(days);
         rig.expire().await;
     }
@@ -214,6 +230,43 @@ async fn what_rollups_cannot_tell_is_refused_and_not_guessed() {
             assert!(error.metadata("rolled_up_until").is_some_and(|until| until.starts_with("2026-01-01T23:59:00")));
         }
         assert_eq!(told(hourly, ranked, new).await.expect("told").len(), 72);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_gone_from_blocks_and_rollups_and_its_space_is_free() {
+    for rig in Rig::on_both(config()).await {
+        let series = rolled(&rig).await;
+        let raw = rig.readings(&series).await;
+        let days =
+            async |range| summary(&rig, &series, Grid::Fixed(DAY), deviation(), range).await.expect("told").len();
+        // a range that divides a rollup deletes nothing
+        let error = rig.delete(&series, NOW - 60 * SECOND..NOW + 5 * DAY).await.expect_err("refused");
+        assert_eq!((error.code(), error.reason()), (Code::Precondition, "ROLLED_UP"));
+        assert_eq!((days((i64::MIN, i64::MAX)).await, rig.readings(&series).await.len()), (10, raw.len()));
+        // a part of the rollups, a hole within the raw readings
+        assert_eq!(rig.delete(&series, NOW - 3 * DAY..NOW - DAY - QUARTER).await.expect("deleted"), 2 * 1440 - 15);
+        assert_eq!(days((i64::MIN, i64::MAX)).await, 9);
+        let hole = raw[100].0..raw[1500].0;
+        assert_eq!(rig.delete(&series, hole.clone()).await.expect("deleted"), 1400);
+        let left: Vec<_> = raw.iter().filter(|reading| !hole.contains(&reading.0)).copied().collect();
+        assert_eq!(rig.readings(&series).await, left);
+        // what is not sealed, and the latest of all
+        rig.send(&series, &[(NOW + 4 * DAY, 1.0), (NOW + 4 * DAY + 1, 2.0)]).await;
+        assert_eq!(rig.delete(&series, NOW + 4 * DAY + 1..i64::MAX).await.expect("deleted"), 1);
+        assert_eq!(series.tail.lock().newest(), Some(NOW + 4 * DAY));
+        // deleted, it is new again
+        assert_eq!(rig.send(&series, &[(NOW + 4 * DAY + 1, 2.0)]).await.duplicates(), 0);
+        assert_eq!(
+            rig.delete(&series, i64::MIN..i64::MAX).await.expect("deleted"),
+            5 * 1440 + 15 + left.len() as u64 + 2
+        );
+        assert_eq!((days((i64::MIN, i64::MAX)).await, rig.readings(&series).await.len()), (0, 0));
+        let mut read = rig.engine.databases.main.read(&sensormesh_types::Scope::system()).await.expect("read");
+        let blocks = read.query("SELECT COUNT(*) AS n FROM block").fetch_one().await.expect("row");
+        assert_eq!(blocks.get::<i64>("n").expect("number"), 0);
+        let stored = crate::db::series::list(&mut read).await.expect("list").remove(0);
+        assert_eq!((stored.tail.latest, stored.tail.sealed_span), (None, None));
     }
 }
 

@@ -61,6 +61,8 @@ on_both_engines!(
     merging::blocks_are_merged_and_the_readings_stay,
     merging::a_reader_is_not_disturbed_by_a_merge,
     retention::old_readings_end_with_their_retention,
+    retention::summaries_of_what_is_gone_come_from_its_rollups,
+    retention::readings_are_deleted_by_who_may,
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,

@@ -1,0 +1,29 @@
+//! Deleting readings.
+
+use sensormesh_proto::telemetry::v1 as pb;
+use sensormesh_store::Entry;
+use sensormesh_types::{Caller, Result};
+
+use super::quarantine::entry;
+use super::{Api, range};
+use crate::deletion;
+
+impl Api {
+    pub(super) async fn delete(
+        &self,
+        caller: &Caller,
+        request: &pb::DeleteReadingsRequest,
+    ) -> Result<pb::DeleteReadingsResponse> {
+        let (start, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
+        let known = self.known(caller, &request.sensor_id)?;
+        let Some(series) = known.series else { return Ok(pb::DeleteReadingsResponse::default()) };
+        let readings = deletion::delete(self.engine.state(), &series, start..end).await?;
+        if readings > 0 {
+            let mut tx = self.engine.databases.main.tx(&caller.scope).await?;
+            let site = known.sensor.map(|sensor| sensor.site.clone()).unwrap_or_default();
+            tx.append(Entry { site, ..entry(caller, "readings.deleted", &request.sensor_id, readings) });
+            tx.commit().await?;
+        }
+        Ok(pb::DeleteReadingsResponse { readings })
+    }
+}

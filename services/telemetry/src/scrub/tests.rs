@@ -1,0 +1,126 @@
+//! Damage, made by hand.
+
+use sensormesh_types::{Code, Scope};
+
+use super::*;
+use crate::Config;
+use crate::rig::{DAY, NOW, Rig, SECOND};
+
+/// A series with raw blocks, rollups and a batch in the log.
+async fn filled(rig: &Rig) -> Arc<Series> {
+    let series = rig.series("lab.a", 0).await;
+    for day in 0..3 {
+        let readings: Vec<_> = (0..1440).map(|i| (NOW + day * DAY + i * 60 * SECOND, (i % 97) as f64)).collect();
+        rig.send(&series, &readings).await;
+        rig.seal(&series).await;
+        rig.expire().await;
+        rig.advance_days(1);
+    }
+    rig.expire().await;
+    series
+}
+
+/// Changes one byte of a column of every row of a table.
+async fn damage(rig: &Rig, level: Option<i32>) -> Vec<Vec<u8>> {
+    let (store, table, column, filter) = match level {
+        Some(level) => (&rig.engine.databases.main, "block", "data", format!("level = {level}")),
+        None => (&rig.engine.databases.log, "reading_log", "body", "seq = 2".to_owned()),
+    };
+    let mut tx = store.tx(&Scope::system()).await.expect("tx");
+    let rows = tx
+        .query_built(format!("SELECT {column} AS bytes FROM {table} WHERE {filter}"))
+        .fetch_all()
+        .await
+        .expect("rows");
+    let before: Vec<Vec<u8>> = rows.iter().map(|row| row.get("bytes").expect("bytes")).collect();
+    for bytes in &before {
+        let mut damaged = bytes.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        replace(&mut tx, (table, column), bytes, damaged).await;
+    }
+    tx.commit().await.expect("commit");
+    before
+}
+
+async fn replace(tx: &mut sensormesh_store::Tx, (table, column): (&str, &str), old: &[u8], new: Vec<u8>) {
+    let sql = format!("UPDATE {table} SET {column} = $1 WHERE {column} = $2");
+    assert_eq!(tx.query_built(sql).bind(new).bind(old).execute().await.expect("changed"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_is_named_and_no_longer_so_once_it_is_whole() {
+    for rig in Rig::on_both(Config { retention_days: 1, ..Config::default() }).await {
+        let series = filled(&rig).await;
+        let state = rig.engine.state();
+        let whole = check(&rig.engine.databases).await.expect("checked");
+        assert!(whole.blocks >= 4 && whole.batches == 3 && whole.damaged.is_empty(), "{whole:?}");
+        verify_series(state, &series).await.expect("verified");
+        verify_log(state).await.expect("verified");
+        assert_eq!(state.damaged.condition(), Condition::Well);
+        for level in [0, 1, 2] {
+            let before = damage(&rig, Some(level)).await;
+            assert!(!before.is_empty(), "level {level}");
+            verify_series(state, &series).await.expect("verified");
+            assert!(
+                matches!(state.damaged.condition(), Condition::Degraded(words) if words.contains("lab.a of default from 202"))
+            );
+            let found = check(&rig.engine.databases).await.expect("checked").damaged;
+            assert_eq!(found.len(), before.len());
+            assert!(found[0].contains(&format!("level {level}")), "{found:?}");
+            let mut tx = rig.engine.databases.main.tx(&Scope::system()).await.expect("tx");
+            for bytes in before {
+                let mut damaged = bytes.clone();
+                let middle = damaged.len() / 2;
+                damaged[middle] ^= 1;
+                replace(&mut tx, ("block", "data"), &damaged, bytes).await;
+            }
+            tx.commit().await.expect("commit");
+            verify_series(state, &series).await.expect("verified");
+            assert_eq!(state.damaged.condition(), Condition::Well);
+        }
+        damage(&rig, None).await;
+        verify_log(state).await.expect("verified");
+        assert!(matches!(state.damaged.condition(), Condition::Degraded(words) if words.contains("batch 2")));
+        assert_eq!(check(&rig.engine.databases).await.expect("checked").damaged.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_ends_with_its_retention_and_damaged_rollups_keep_what_they_would_take() {
+    for rig in Rig::on_both(Config { retention_days: 1, ..Config::default() }).await {
+        let series = filled(&rig).await;
+        let left = rig.readings(&series).await.len();
+        damage(&rig, Some(2)).await;
+        rig.advance_days(3);
+        rig.expire().await;
+        assert_eq!(rig.readings(&series).await.len(), left, "they could not be added to rollups");
+        damage(&rig, Some(2)).await; // the same bit again: whole
+        damage(&rig, Some(0)).await;
+        let history = crate::history::History::open(&rig.engine, &series, (i64::MIN, i64::MAX)).await;
+        assert_eq!(history.expect("found").load(0).await.expect_err("damaged").code(), Code::Corrupt);
+        rig.expire().await;
+        assert_eq!(rig.readings(&series).await.len(), 0);
+        verify_series(rig.engine.state(), &series).await.expect("verified");
+        assert_eq!(rig.engine.damaged.condition(), Condition::Well);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_series_has_its_turn_once_in_a_period() {
+    let rig = Rig::sqlite(Config::default()).await;
+    for n in 0..7 {
+        rig.series(&format!("lab.{n}"), 0).await;
+    }
+    let all = rig.engine.catalog.all_series();
+    for start in [0, 3, 12_345] {
+        let mut turns = Vec::new();
+        for second in start..start + 100 {
+            turns.extend(due(all.clone(), (second, second + 1), 100).iter().map(|series| series.number));
+        }
+        turns.sort_unstable();
+        assert_eq!(turns, (1..=7).collect::<Vec<_>>());
+        assert_eq!(due(all.clone(), (start, start + 100_000), 100).len(), 7);
+    }
+    assert!(due(Vec::new(), (0, 100), 100).is_empty());
+}
