@@ -219,6 +219,7 @@ macro_rules! unimplemented_methods {
 
 unimplemented_methods! {
     ingest_stream(tonic::Streaming<telemetry::IngestStreamRequest>) -> Streaming<telemetry::IngestStreamResponse>;
+    delete_readings(telemetry::DeleteReadingsRequest) -> telemetry::DeleteReadingsResponse;
     ingest_readings(telemetry::IngestReadingsRequest) -> telemetry::IngestReadingsResponse;
     ingest_reading(telemetry::IngestReadingRequest) -> telemetry::IngestReadingResponse;
     list_readings(telemetry::ListReadingsRequest) -> telemetry::ListReadingsResponse;
