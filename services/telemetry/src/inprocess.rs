@@ -9,7 +9,9 @@ use sensormesh_types::Result;
 
 use crate::catalog::Sensor;
 use crate::columns::{self, Checked};
+use crate::compact;
 use crate::engine::Engine;
+use crate::seal;
 use crate::tasks;
 use crate::validate::Window;
 use crate::writer::{Outcome, Request};
@@ -38,6 +40,23 @@ impl Engine {
         })?;
         let (request, outcome) = Request::new(Arc::clone(tenant), groups, body, false);
         self.enqueue(request, outcome).await
+    }
+
+    /// Seals everything, and merges blocks as far as it is worth it.
+    pub async fn settle(&self) -> Result<()> {
+        let all = self.catalog.all_series();
+        seal::seal(self.state(), all.clone()).await?;
+        for series in &all {
+            compact::compact(self, series).await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the log as far as streams do not need it, and gives back what nothing uses.
+    pub async fn cut(&self) -> Result<()> {
+        seal::cut_log(self).await?;
+        self.databases.main.give_back().await?;
+        self.databases.log.give_back().await
     }
 
     /// Seals until stopping is asked for, as the service's task does.

@@ -4,7 +4,7 @@
 //! IngestStream, IngestReadings → validate → writer: one transaction for all that queued → log (fsync) → acknowledged
 //!                                                     └→ tails, latest values → ring → WatchReadings
 //!                                   tails at 1,024 readings → blocks ── ListReadings, StreamReadings, AggregateReadings
-//!                                                             └→ merged into blocks of 4,096
+//!                                                             └→ merged into blocks of 8,192
 //! ```
 //!
 //! The log is a database of its own. Readings stay in columns from a sender's batch to disk and to a subscriber; rows exist

@@ -147,7 +147,7 @@ macro_rules! unimplemented_telemetry {
 }
 
 unimplemented_telemetry! {
-    delete_readings(telemetry::DeleteReadingsRequest) -> telemetry::DeleteReadingsResponse;
+    delete_readings(DeleteReadingsRequest) -> telemetry::DeleteReadingsResponse;
     ingest_readings(IngestReadingsRequest) -> telemetry::IngestReadingsResponse;
     ingest_reading(IngestReadingRequest) -> telemetry::IngestReadingResponse;
     list_readings(ListReadingsRequest) -> telemetry::ListReadingsResponse;

@@ -35,12 +35,12 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// Opens both where `config` says: `telemetry` and `telemetry-log`. Pages of 16 KiB, because blocks and batches are of
-    /// that size, and 4 MiB of page cache.
+    /// Opens both where `config` says: `telemetry` and `telemetry-log`, with 4 MiB of page cache. Pages of 4 KiB for blocks,
+    /// which are greater and go on in pages of their own, so that little of a page is left over; of 8 KiB for batches.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self> {
-        let config = Config { page_size: 16 << 10, cache_kib: 4096, ..config.clone() };
-        let main = Store::open("telemetry", &config, MAIN, clock.clone()).await?;
-        let log = Store::open("telemetry-log", &config, LOG, clock).await?;
+        let pages = |page_size| Config { page_size, cache_kib: 4096, ..config.clone() };
+        let main = Store::open("telemetry", &pages(4 << 10), MAIN, clock.clone()).await?;
+        let log = Store::open("telemetry-log", &pages(8 << 10), LOG, clock).await?;
         Ok(Self { main, log })
     }
 }
