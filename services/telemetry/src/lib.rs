@@ -14,6 +14,7 @@ mod batch;
 mod calibration;
 mod calibrations;
 mod catalog;
+mod check;
 mod columns;
 mod config;
 mod db;
@@ -41,6 +42,7 @@ use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceS
 use sensormesh_store::Store;
 use sensormesh_types::Result;
 
+pub use check::check;
 pub use config::Config;
 pub use db::Databases;
 pub use dedup::Found;
