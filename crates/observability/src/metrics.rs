@@ -4,6 +4,8 @@
 //! labels once and kept by the caller, so that recording is an atomic addition. Labels are words from small closed sets
 //! (services, methods of the contracts, outcomes): never an id, an address or a name somebody typed.
 
+mod disk;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use opentelemetry::metrics::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
+
+pub use disk::{DISK_FREE, DISK_STATE, DISK_USED, DiskRoom, disk_room};
 
 /// Time from the first byte of a call to its last, in the server. Seconds.
 pub const RPC_SERVER_DURATION: &str = "rpc.server.call.duration";
@@ -106,6 +110,7 @@ struct Instruments {
     scrubbed: OtelCounter<u64>,
     damaged: OtelGauge<u64>,
     edge_refused: OtelCounter<u64>,
+    disk: disk::Instruments,
 }
 
 impl Instruments {
@@ -153,6 +158,7 @@ impl Instruments {
                 .with_description("Blocks and batches of readings that are damaged and not served.")
                 .build(),
             edge_refused: counter(EDGE_REFUSED, "Requests the edge refused."),
+            disk: disk::Instruments::new(&meter),
             registry,
             _provider: provider,
         }

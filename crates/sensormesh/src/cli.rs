@@ -31,6 +31,12 @@ pub enum Command {
     Config(ConfigCommand),
     /// Shows how a running system does
     Status(StatusArgs),
+    /// Copies the data directory of a running or stopped system into a backup
+    Backup(BackupArgs),
+    /// Makes a data directory out of a backup
+    Restore(RestoreArgs),
+    /// Verifies every checksum in a data directory, a backup or a PostgreSQL database, and names what is bad
+    Check(CheckArgs),
     /// Sends recorded data from a CSV file through the public interface
     Replay(ReplayArgs),
 }
@@ -189,6 +195,51 @@ pub struct Server {
     /// The certificate authority to trust for https, PEM
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+}
+
+/// `sensormesh backup`.
+#[derive(Clone, Debug, Args)]
+pub struct BackupArgs {
+    /// The folder to put the backup into; it must be empty or not be there
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// An earlier backup: what did not change since is shared with it, and either can be deleted
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Refused: PostgreSQL has backups of its own
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide = true, hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `sensormesh restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `sensormesh check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// A backup to look at [default: the data directory]
+    #[arg(value_name = "BACKUP")]
+    pub backup: Option<PathBuf>,
+    /// Prints what is found as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// postgres://… to look at
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true, conflicts_with = "backup")]
+    pub database_url: Option<String>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// `sensormesh replay`.

@@ -33,6 +33,8 @@ pub struct Config {
     pub bind: std::net::IpAddr,
     /// The databases.
     pub database: Database,
+    /// The disk that SQLite files lie on.
+    pub disk: sensormesh_store::Budget,
     /// Logs and traces.
     pub log: sensormesh_observability::Config,
     /// The network between services.
@@ -68,6 +70,7 @@ impl Default for Config {
             port_base: 8000,
             bind: std::net::Ipv4Addr::LOCALHOST.into(),
             database: Database::default(),
+            disk: sensormesh_store::Budget::default(),
             log: sensormesh_observability::Config::default(),
             mesh: sensormesh_mesh::Config::default(),
             edge: sensormesh_edge::Config::default(),

@@ -1,6 +1,8 @@
 //! The program: every service, and the commands to run and reach them.
 
+mod backup;
 mod certs;
+mod check;
 mod cli;
 mod config;
 mod contract;
@@ -55,6 +57,9 @@ fn run(command: Command) -> Result<()> {
             let config = Config::load(&args.common)?;
             block_on(status::run(args, config.port_base))
         }
+        Command::Backup(args) => block_on(backup::run(args)),
+        Command::Restore(args) => block_on(backup::restore(args)),
+        Command::Check(args) => block_on(check::run(args)),
         Command::Replay(args) => {
             let config = Config::load(&args.common)?;
             block_on(replay::run(args, config.port_base, &config.data_dir))

@@ -1,11 +1,14 @@
 //! The one table of services. Nothing else asks which there are.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sensormesh_mesh::{Condition, Mesh, Service};
+use sensormesh_observability::metrics;
 use sensormesh_proto::mesh::v1::{Breaker, BreakerState};
-use sensormesh_store::{self as store, State, Store};
+use sensormesh_store::{self as store, Engine, RoomState, State, Store};
 use sensormesh_types::{Result, time};
 
 use crate::config::Config;
@@ -13,6 +16,9 @@ use crate::server::ADMIN_PASSWORD_FILE;
 
 /// The operations port of a service is this much above its own.
 pub const OPERATIONS_OFFSET: u16 = 1000;
+
+/// How often the room on the disk is noted.
+const MEASURE: Duration = Duration::from_secs(1);
 
 /// The service that everybody outside speaks to.
 pub const EDGE: &str = "edge";
@@ -71,22 +77,49 @@ pub fn mesh_config(config: &Config) -> sensormesh_mesh::Config {
     mesh
 }
 
+/// The databases, in the order in which a backup copies them: the log of readings before the blocks that they go into.
+pub const DATABASES: &[&str] = &["auth", "devices", "telemetry-log", "telemetry", "adapters", "rooms"];
+
+/// The SQLite databases in a directory.
+pub fn database_in(folder: &Path) -> store::Config {
+    store::Config::at(format!("sqlite:{}", folder.join("{service}.db").display()))
+}
+
 /// Where the databases are.
-fn database(config: &Config) -> store::Config {
-    let url = match config.database.url.as_str() {
-        "" => format!("sqlite:{}", config.data_dir.join("{service}.db").display()),
-        url => url.to_owned(),
+pub fn database(config: &Config) -> store::Config {
+    let database = match config.database.url.as_str() {
+        "" => database_in(&config.data_dir),
+        url => store::Config::at(url),
     };
-    store::Config::at(url)
+    store::Config { disk: config.disk.clone(), ..database }
+}
+
+/// Measures the disk of a service's databases for the metrics.
+async fn measure(store: Store, shutdown: sensormesh_mesh::Shutdown) -> Result<()> {
+    let metric = metrics::disk_room(store.service());
+    loop {
+        let room = store.room();
+        metric.record(room.free, room.used, room.state as u64);
+        if shutdown.cut(tokio::time::sleep(MEASURE)).await.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// Shows a service's database among its checks and breakers, and its log as its audit.
 fn with_database(service: Service, name: &'static str, store: &Store) -> Service {
     let (checked, shown, reset, log) = (store.clone(), store.clone(), store.clone(), store.clone());
+    let service = if store.engine() == Engine::Sqlite {
+        let measured = store.clone();
+        service.task("measure the disk", move |shutdown| measure(measured.clone(), shutdown))
+    } else {
+        service
+    };
     service
         .check(name, move || {
-            let health = checked.health();
+            let (health, room) = (checked.health(), checked.room());
             std::future::ready(match health.state {
+                _ if health.ok() && room.state != RoomState::Enough => Condition::Degraded(room.in_words()),
                 _ if health.ok() => Condition::Well,
                 State::Open => Condition::Failing("the database does not answer".to_owned()),
                 _ => Condition::Degraded("the database failed lately".to_owned()),

@@ -39,6 +39,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         welcome(&config)?;
         told_to_stop().await?;
         running.stop().await;
+        seal(&config, &entries).await;
     }
     renewal.abort();
     log.shutdown();
@@ -67,9 +68,26 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
         told_to_stop().await?;
     }
     running.stop().await;
+    seal(&config, &entries).await;
     log.shutdown();
     drop(locks);
     Ok(())
+}
+
+/// Writes checksums beside the databases of services that have stopped, which the next start and `check` look at.
+async fn seal(config: &Config, entries: &[&Entry]) {
+    if !config.database.url.is_empty() {
+        return;
+    }
+    let owned = |database: &str| entries.iter().any(|entry| database.split('-').next() == Some(entry.name));
+    for name in services::DATABASES.iter().filter(|name| owned(name)) {
+        let file = config.data_dir.join(format!("{name}.db"));
+        if file.exists()
+            && let Err(error) = sensormesh_store::seal_database(&file).await
+        {
+            tracing::warn!(database = name, %error, "the checksums of the database were not written");
+        }
+    }
 }
 
 /// Takes the services' files for this process. A predecessor that was told to stop drains first.

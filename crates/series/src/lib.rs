@@ -44,3 +44,8 @@ pub use rollup::Rollup;
 pub fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
+
+/// The CRC32C of what had the checksum `before`, and `bytes` behind it.
+pub fn checksum_on(before: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(before, bytes)
+}

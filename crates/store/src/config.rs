@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Budget;
+
 /// When a commit is on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +43,8 @@ pub struct Config {
     /// The oldest log entries are removed when the payloads together exceed this many bytes.
     #[serde(with = "sensormesh_types::text::size")]
     pub log_max_bytes: u64,
+    /// How much of the disk that SQLite files lie on may be used.
+    pub disk: Budget,
 }
 
 impl Default for Config {
@@ -55,6 +59,7 @@ impl Default for Config {
             acquire_timeout: Duration::from_secs(5),
             log_max_age: Duration::from_secs(30 * 24 * 3600),
             log_max_bytes: 256 << 20,
+            disk: Budget::NONE,
         }
     }
 }

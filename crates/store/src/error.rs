@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use sensormesh_types::{Code, Error};
 
+use crate::disk;
+
 /// How a failure concerns the database as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
     /// The statement's own matter.
     Statement,
+    /// There is no room on the disk: the connections are good.
+    Full,
     /// The connection or the server: the breaker counts it.
     Connection,
     /// The disk: besides, what the open connections believe may be wrong, and they are closed.
@@ -49,7 +53,7 @@ fn unreachable(error: sqlx::Error) -> Error {
 }
 
 fn full(error: sqlx::Error) -> Error {
-    Error::exhausted("STORAGE_FULL", "the disk is full", Duration::from_secs(30)).caused_by(error)
+    disk::full("the disk is full").caused_by(error)
 }
 
 fn taken(error: sqlx::Error, constraint: &str) -> Error {
@@ -72,12 +76,14 @@ fn sqlite_error(code: u32, message: &str, error: sqlx::Error) -> (Error, Severit
             Error::unavailable("READ_ONLY", "the database cannot be written", Duration::from_secs(5)).caused_by(error),
             Severity::Connection,
         ),
+        // SQLITE_IOERR_SHMSIZE: the index of the write-ahead log could not grow
+        (10, 4874) => (full(error), Severity::Full),
         (10, _) => (unreachable(error), Severity::Disk),
         (11 | 26, _) => (
             Error::new(Code::Corrupt, "DATABASE_CORRUPT", "the database file is damaged").caused_by(error),
             Severity::Disk,
         ),
-        (13, _) => (full(error), Severity::Statement),
+        (13, _) => (full(error), Severity::Full),
         (14, _) => (unreachable(error), Severity::Connection),
         (19, 787 | 1811) => (referenced(error), Severity::Statement),
         (19, 1555 | 2067 | 2579) => {
@@ -111,7 +117,7 @@ fn postgres_error(code: &str, constraint: &str, error: sqlx::Error) -> (Error, S
                 .caused_by(error),
             Severity::Statement,
         ),
-        "53100" => (full(error), Severity::Statement),
+        "53100" => (full(error), Severity::Full),
         "25006" => (
             Error::unavailable("READ_ONLY", "the database cannot be written", Duration::from_secs(5)).caused_by(error),
             Severity::Connection,

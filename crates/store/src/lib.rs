@@ -7,9 +7,11 @@
 //! No queue in memory to lose, and no broker to run.
 
 mod breaker;
+mod check;
 mod config;
 mod consume;
 mod cursor;
+mod disk;
 mod error;
 mod follow;
 mod lease;
@@ -19,8 +21,11 @@ mod open;
 mod pools;
 mod postgres;
 mod query;
+mod renew;
 mod request;
 mod retention;
+mod snapshot;
+mod sums;
 mod tail;
 pub mod testing;
 mod tx;
@@ -29,8 +34,10 @@ mod value;
 mod watch;
 
 pub use breaker::{Health, State};
+pub use check::{Finding, Summary};
 pub use config::{Config, Synchronous};
 pub use cursor::{Cursors, Position};
+pub use disk::{BALLAST_FILE, Budget, Room, RoomState};
 pub use follow::{ConsumerState, Incoming, Projection};
 pub use lease::Lease;
 pub use log::{Entry, LogEntry};
@@ -38,6 +45,9 @@ pub use migrate::Migration;
 pub use open::Store;
 pub use pools::Engine;
 pub use query::{Query, placeholders};
+pub use renew::database as renew_database;
+pub use snapshot::copy as copy_database;
+pub use sums::seal as seal_database;
 pub use tx::{Read, Tx};
 pub use value::{Bind, FromColumn, Kind, Row, Value};
 pub use watch::{Event, EventKind, Snapshot, WatchRequest};

@@ -30,6 +30,16 @@ pub(crate) struct Identity {
     pub(crate) head: u64,
 }
 
+impl Identity {
+    fn of((incarnation, key, head): (i64, Vec<u8>, i64)) -> Result<Self> {
+        Ok(Self {
+            incarnation: incarnation.unsigned_abs(),
+            key: key.try_into().map_err(|_| Error::internal("the cursor key is not 32 bytes long"))?,
+            head: head.unsigned_abs(),
+        })
+    }
+}
+
 /// One pass in one transaction: an error or a crash leaves the schema as it was, and of two programs one waits.
 pub(crate) async fn run(
     pools: &Pools,
@@ -156,6 +166,18 @@ async fn note(session: &mut Session, owner: &str, step: &Migration, checksum: &s
     done.map_err(|error| translate(error).0)
 }
 
+/// Reads what a database is known by that is there already.
+pub(crate) async fn identity_of(pools: &Pools) -> Result<Identity> {
+    const SELECT: &str = "SELECT incarnation, cursor_key, seq FROM identity, log_head WHERE id = 1 AND shard = 0";
+    let fail = |error: sqlx::Error| translate(error).0;
+    let mut session = pools.begin(Access::Read, &Scope::system()).await.map_err(fail)?;
+    let row = match &mut session {
+        Session::Sqlite(tx) => sqlx::query_as::<_, (i64, Vec<u8>, i64)>(SELECT).fetch_one(&mut **tx).await,
+        Session::Postgres(tx) => sqlx::query_as::<_, (i64, Vec<u8>, i64)>(SELECT).fetch_one(&mut **tx).await,
+    };
+    Identity::of(row.map_err(fail)?)
+}
+
 /// Reads what the database is known by; a new one draws it.
 async fn identity(session: &mut Session) -> Result<Identity> {
     const INSERT: &str =
@@ -175,12 +197,7 @@ async fn identity(session: &mut Session) -> Result<Identity> {
         Session::Sqlite(tx) => identity!(tx),
         Session::Postgres(tx) => identity!(tx),
     };
-    let (incarnation, key, head) = row.map_err(|error| translate(error).0)?;
-    Ok(Identity {
-        incarnation: incarnation.unsigned_abs(),
-        key: key.try_into().map_err(|_| Error::internal("the cursor key is not 32 bytes long"))?,
-        head: head.unsigned_abs(),
-    })
+    Identity::of(row.map_err(|error| translate(error).0)?)
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@ use sensormesh_types::{Clock, Error, Result, Scope, random};
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breaker;
+use crate::disk::Room;
 use crate::follow::Consumers;
 use crate::migrate::{self, Migration};
-use crate::pools::Pools;
+use crate::pools::{Kind, Pools};
 use crate::tail::Tail;
 use crate::tx::Access;
-use crate::{Config, Cursors, Engine, Health, Read, State, Tx, postgres, upkeep};
+use crate::{Config, Cursors, Engine, Health, Read, State, Tx, postgres, sums, upkeep};
 
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
@@ -36,6 +37,16 @@ pub(crate) struct Inner {
     readers: Breaker,
     writers: Breaker,
     cursors: Cursors,
+    room: Mutex<Room>,
+}
+
+impl Inner {
+    /// Measures the room on the disk. Quick, but no work for every call.
+    pub(crate) fn look_at_disk(&self) {
+        if let Kind::Sqlite { disk, .. } = self.pools.kind() {
+            *self.room.lock() = disk.look();
+        }
+    }
 }
 
 impl Store {
@@ -51,6 +62,7 @@ impl Store {
     ) -> Result<Self> {
         let url = config.url.replace("{service}", service);
         let pools = if let Some(path) = sqlite_path(&url) {
+            sums::unseal(&path)?;
             Pools::sqlite(&path, config)?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let separate = config.url.contains("{service}");
@@ -59,11 +71,45 @@ impl Store {
             let message = "the database URL must start with sqlite: or postgres://";
             return Err(Error::precondition("DATABASE_URL", message));
         };
+        if let Kind::Sqlite { disk, .. } = pools.kind() {
+            disk.look();
+        }
         let identity = migrate::run(&pools, service, migrations, &clock).await?;
+        let inner = Self::assemble(service, config, clock, pools, identity);
+        inner.look_at_disk();
+        let stop = CancellationToken::new();
+        upkeep::start(&inner, &stop);
+        Ok(Self { inner, _upkeep: Some(Arc::new(stop.drop_guard())) })
+    }
+
+    /// Opens a database that is there, as it is, to look at it: nothing is brought up to date or written.
+    pub async fn inspect(service: &'static str, config: &Config, clock: Clock) -> Result<Self> {
+        let url = config.url.replace("{service}", service);
+        let pools = match sqlite_path(&url) {
+            Some(path) if !path.exists() => {
+                return Err(Error::precondition("DATABASE_FILE", format!("there is no {}", path.display())));
+            }
+            Some(path) => Pools::to_look_at(&path, config),
+            None => {
+                let separate = config.url.contains("{service}");
+                Pools::postgres(postgres::prepare(&url, service, separate).await?, config)
+            }
+        };
+        let identity = migrate::identity_of(&pools).await?;
+        Ok(Self { inner: Self::assemble(service, config, clock, pools, identity), _upkeep: None })
+    }
+
+    fn assemble(
+        service: &'static str,
+        config: &Config,
+        clock: Clock,
+        pools: Pools,
+        identity: migrate::Identity,
+    ) -> Arc<Inner> {
         let readers = Breaker::new();
         // On PostgreSQL readers and writers share their connections, and so their luck.
         let writers = if pools.engine() == Engine::Sqlite { Breaker::new() } else { readers.clone() };
-        let inner = Arc::new(Inner {
+        Arc::new(Inner {
             service,
             config: config.clone(),
             clock,
@@ -74,10 +120,8 @@ impl Store {
             readers,
             writers,
             cursors: Cursors::new(service, identity.incarnation, identity.key),
-        });
-        let stop = CancellationToken::new();
-        upkeep::start(&inner, &stop);
-        Ok(Self { inner, _upkeep: Some(Arc::new(stop.drop_guard())) })
+            room: Mutex::default(),
+        })
     }
 
     /// The same store for its own upkeep, which does not keep itself alive.
@@ -138,6 +182,11 @@ impl Store {
     pub fn health(&self) -> Health {
         let (read, write) = (self.inner.readers.health(self.clock()), self.inner.writers.health(self.clock()));
         if write.state == State::Closed && write.failures <= read.failures { read } else { write }
+    }
+
+    /// The room on the disk, as it was a moment ago. A PostgreSQL server minds its own.
+    pub fn room(&self) -> Room {
+        *self.inner.room.lock()
     }
 
     /// Lets the next call through to the database, whatever happened before.

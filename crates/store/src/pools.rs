@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Database};
 use tokio::time::Instant;
 
 use crate::config::{Config, Synchronous};
+use crate::disk::Disk;
 use crate::tx::{Access, Session};
 
 /// Which database engine a store runs on.
@@ -34,7 +35,7 @@ pub(crate) struct Pools {
 type Distrust = Arc<Mutex<Option<Instant>>>;
 
 pub(crate) enum Kind {
-    Sqlite { writer: SqlitePool, readers: SqlitePool, path: PathBuf },
+    Sqlite { writer: SqlitePool, readers: SqlitePool, path: PathBuf, disk: Disk },
     Postgres(Box<Postgres>),
 }
 
@@ -51,6 +52,7 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
 impl Pools {
     pub(crate) fn sqlite(path: &Path, config: &Config) -> Result<Self> {
+        let disk = Disk::of(path, &config.disk);
         create_file(path)?;
         let options = sqlite_options(path, config);
         let distrusted = Distrust::default();
@@ -62,7 +64,22 @@ impl Pools {
             .max_lifetime(None)
             .idle_timeout(IDLE)
             .connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { kind: Kind::Sqlite { writer, readers, path: path.to_owned() }, distrusted })
+        Ok(Self { kind: Kind::Sqlite { writer, readers, path: path.to_owned(), disk }, distrusted })
+    }
+
+    /// For looking only: nothing is set and nothing written, however wrong what is in the file may be.
+    pub(crate) fn to_look_at(path: &Path, config: &Config) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("trusted_schema", "OFF")
+            .pragma("cell_size_check", "ON")
+            .pragma("mmap_size", "0");
+        let distrusted = Distrust::default();
+        let readers = pool(1, config, &distrusted).connect_lazy_with(options);
+        let disk = Disk::of(path, &config.disk);
+        Self { kind: Kind::Sqlite { writer: readers.clone(), readers, path: path.to_owned(), disk }, distrusted }
     }
 
     pub(crate) fn postgres(options: PgConnectOptions, config: &Config) -> Self {

@@ -8,6 +8,7 @@ use sensormesh_types::{Error, Result, Scope};
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use crate::breaker::Leave;
+use crate::disk;
 use crate::error::{Severity, translate};
 use crate::log::{self, Entry};
 use crate::pools::Kind;
@@ -165,10 +166,25 @@ impl Store {
     /// Translates a failure of the database and tells the breaker.
     pub(crate) fn note(&self, access: Access, error: sqlx::Error) -> Error {
         let starved = matches!(error, sqlx::Error::PoolTimedOut);
-        let (error, severity) = translate(error);
+        let (mut error, mut severity) = translate(error);
         let breaker = self.breaker(access);
+        if let Kind::Sqlite { disk, .. } = self.inner.pools.kind()
+            && severity != Severity::Statement
+            && !starved
+            && (severity == Severity::Full || disk.is_at_its_end())
+        {
+            // whatever SQLite could not do, it could not for want of room: that no connection is lost, and is over when
+            // there is room, so it is not the breaker's
+            if severity != Severity::Full {
+                self.inner.pools.distrust();
+                error = disk::full("the disk is full").caused_by(error);
+                severity = Severity::Full;
+            }
+            disk.let_go();
+            self.inner.look_at_disk();
+        }
         match (severity, self.inner.pools.kind()) {
-            (Severity::Statement, _) => {}
+            (Severity::Statement | Severity::Full, _) => {}
             // a file has no connection to lose: others were using theirs for long
             (Severity::Connection, Kind::Sqlite { .. }) if starved => {}
             (Severity::Connection, kind) => {

@@ -1,6 +1,6 @@
 //! What a database needs from time to time: checkpoints, news from other replicas, an end to what is old.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Store;
 use crate::open::Inner;
 use crate::pools::Kind;
+use crate::snapshot::wal_of;
 use crate::tx::Access;
 
 /// How often it is looked whether the write-ahead log should be moved into the database file; that is done when it is
@@ -55,6 +56,7 @@ async fn checkpoints(inner: Weak<Inner>, readers: SqlitePool, path: PathBuf) {
     loop {
         sleep(LOOK).await;
         let Some(inner) = inner.upgrade() else { return };
+        inner.look_at_disk();
         let (commits, service) = (inner.commits.load(Ordering::Relaxed), inner.service);
         // another program may write too: one that manages users, or restores
         if inner.tail.is_watched()
@@ -89,13 +91,6 @@ impl Store {
             Kind::Postgres(_) => Ok(()),
         }
     }
-}
-
-/// SQLite puts the write-ahead log beside the file, under its name and `-wal`.
-fn wal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
 }
 
 /// NOTIFY is a hint; asking every 100 ms finds what a hint missed. Both only while somebody watches.

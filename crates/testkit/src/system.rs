@@ -30,6 +30,8 @@ pub struct Builder {
     program: PathBuf,
     shape: Shape,
     args: Vec<String>,
+    settings: Vec<(String, String)>,
+    parent: Option<PathBuf>,
 }
 
 /// A running system. Dropped, it is killed.
@@ -46,13 +48,33 @@ pub struct System {
 impl Builder {
     /// A system of this program (`env!("CARGO_BIN_EXE_sensormesh")`), without the machine's own sensors.
     pub fn new(program: impl Into<PathBuf>, shape: Shape) -> Self {
-        Self { program: program.into(), shape, args: vec!["--no-host-sensors".into()] }
+        Self {
+            program: program.into(),
+            shape,
+            args: vec!["--no-host-sensors".into()],
+            settings: Vec::new(),
+            parent: None,
+        }
     }
 
     /// Adds an argument to `up`.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Sets a variable of the environment: `SENSORMESH_DISK__BALLAST`.
+    #[must_use]
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Keeps its data below this folder instead of where temporary files lie.
+    #[must_use]
+    pub fn below(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.parent = Some(folder.into());
         self
     }
 
@@ -68,7 +90,10 @@ impl Builder {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
         let mut attempts = 3;
         loop {
-            let dir = tempfile::tempdir()?;
+            let dir = match &self.parent {
+                Some(folder) => tempfile::tempdir_in(folder)?,
+                None => tempfile::tempdir()?,
+            };
             let log = dir.path().join("log.txt");
             let port_base = free_ports()?;
             let mut system = System { builder: self.clone(), dir, port_base, child: None, http: http.clone(), log };
@@ -113,6 +138,7 @@ impl System {
         {
             command.env_remove(name);
         }
+        command.envs(self.builder.settings.iter().map(|(name, value)| (name, value)));
         command.env("LOG_LEVEL", std::env::var("LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().context("the program cannot be started")?;

@@ -120,12 +120,13 @@ impl Engine {
         self.enqueue(request, outcome).await?.await
     }
 
-    /// Puts readings in the writer's queue; the future it answers ends when they are durable.
+    /// Puts readings in the writer's queue, or refuses them where the disk has no room left; the future it answers ends when they are durable.
     pub async fn enqueue(
         &self,
         request: Request,
         outcome: oneshot::Receiver<Result<Outcome>>,
     ) -> Result<impl Future<Output = Result<Outcome>> + Send + 'static> {
+        self.databases.log.room().admit()?;
         self.requests.send(request).await.map_err(|_| stopped())?;
         Ok(async move { outcome.await.map_err(|_| stopped())? })
     }

@@ -15,6 +15,7 @@ mod batch;
 mod calibration;
 mod calibrations;
 mod catalog;
+mod check;
 mod columns;
 mod compact;
 mod config;
@@ -49,6 +50,7 @@ use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceS
 use sensormesh_store::Store;
 use sensormesh_types::Result;
 
+pub use check::check;
 pub use config::Config;
 pub use db::Databases;
 pub use dedup::Found;

@@ -245,14 +245,9 @@ impl Writer {
                 db::log::insert_answer(&mut tx, &tenant, &first.batch_id, first.door, &answer).await?;
             }
             if !groups.is_empty() {
-                rows.push(Batch {
-                    tenant: tenant.to_string(),
-                    mark,
-                    time: now,
-                    backfill,
-                    checksum: sensormesh_series::checksum(&body),
-                    body: body.clone(),
-                });
+                let batch =
+                    Batch { tenant: tenant.to_string(), mark, time: now, backfill, checksum: 0, body: body.clone() };
+                rows.push(batch.sealed());
                 entries.push((mark, Arc::new(Entry::new(mark.seq, tenant, backfill, groups, body))));
             }
         }

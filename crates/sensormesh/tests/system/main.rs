@@ -2,6 +2,9 @@
 
 #![allow(missing_docs)]
 
+mod backup;
+mod bits;
+mod disk;
 mod failure;
 mod identity;
 mod life;

@@ -4,6 +4,7 @@
 
 mod consumers;
 mod faults;
+mod keeping;
 mod log;
 mod schema;
 mod tenants;

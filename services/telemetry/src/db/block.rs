@@ -3,7 +3,7 @@
 use sensormesh_series::block::{self, Header};
 use sensormesh_series::merge::Source;
 use sensormesh_store::{Read, Row, Tx};
-use sensormesh_types::{Error, Result};
+use sensormesh_types::{Code, Error, Result};
 
 use crate::catalog::Series;
 
@@ -160,4 +160,71 @@ pub async fn load(read: &mut Read, series: &Series, span: Span) -> Result<Option
 
 fn named(error: Error, series: &Series, span: Span) -> Error {
     error.with("sensor_id", &*series.sensor_id).with("start_ns", span.start.to_string())
+}
+
+/// A block as it stands on disk, with the sensor it is of.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// The number of its series.
+    pub series: u32,
+    /// Where it is.
+    pub span: Span,
+    /// How many readings it is said to have.
+    pub n: usize,
+    /// The sensor; `None` where its series has gone.
+    pub sensor_id: Option<String>,
+    header: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl Kept {
+    /// Whether its readings are what was written, as many and of the times that the row says.
+    pub fn verify(&self) -> Result<()> {
+        let column = block::decode(&self.header, &self.data)?;
+        let times = column.times();
+        let said = (self.n, Some(self.span.start), Some(self.span.end));
+        if (column.len(), times.first().copied(), times.last().copied()) == said {
+            Ok(())
+        } else {
+            Err(Error::new(Code::Corrupt, "BLOCK_CORRUPT", "its readings are not those that its row tells of"))
+        }
+    }
+}
+
+/// Up to `limit` blocks of readings behind the key of `after`, in the order of their keys.
+pub async fn page(read: &mut Read, after: Option<&Kept>, limit: u32) -> Result<Vec<Kept>> {
+    let (tenant, series, span) = after
+        .map_or((String::new(), 0, Span { start: i64::MIN, part: 0, end: i64::MIN }), |b| {
+            (b.tenant.clone(), b.series, b.span)
+        });
+    let rows = read
+        .query(
+            "SELECT block.tenant, block.series, start_ns, part, end_ns, n, header, data, sensor_id FROM block \
+             LEFT JOIN series ON series.tenant = block.tenant AND series.series = block.series \
+             WHERE level = $1 AND (block.tenant, block.series, start_ns, part, end_ns) > ($2, $3, $4, $5, $6) \
+             ORDER BY block.tenant, block.series, start_ns, part, end_ns LIMIT $7",
+        )
+        .bind(RAW)
+        .bind(tenant)
+        .bind(series)
+        .bind(span.start)
+        .bind(span.part)
+        .bind(span.end)
+        .bind(limit)
+        .fetch_all()
+        .await?;
+    let kept = |row: &sensormesh_store::Row| {
+        Ok(Kept {
+            tenant: row.get("tenant")?,
+            series: row.get("series")?,
+            span: Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? },
+            n: row.get("n")?,
+            sensor_id: row.get("sensor_id")?,
+            header: row.get("header")?,
+            data: row.get("data")?,
+        })
+    };
+    rows.iter().map(kept).collect()
 }

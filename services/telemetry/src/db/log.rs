@@ -38,14 +38,35 @@ pub struct Batch {
     pub backfill: bool,
     /// Its groups, encoded.
     pub body: Bytes,
-    /// The CRC32C that it was written with.
-    pub checksum: u32,
+    /// The checksum that it was written with: [`Batch::sealed`].
+    pub checksum: u64,
 }
 
+/// Marks a checksum that covers the whole row; those of an earlier version cover the body alone.
+const WHOLE_ROW: u64 = 1 << 32;
+
 impl Batch {
-    /// Whether the body is what was written.
+    /// With the checksum of everything that its row has.
+    pub fn sealed(mut self) -> Self {
+        self.checksum = self.sum();
+        self
+    }
+
+    fn sum(&self) -> u64 {
+        let Mark { seq, bytes, readings } = self.mark;
+        let mut sum = sensormesh_series::checksum(&self.body);
+        for number in [seq, bytes, readings, self.time as u64, self.backfill.into()] {
+            sum = sensormesh_series::checksum_on(sum, &number.to_le_bytes());
+        }
+        u64::from(sensormesh_series::checksum_on(sum, self.tenant.as_bytes())) | WHOLE_ROW
+    }
+
+    /// Whether it is what was written.
     pub fn is_intact(&self) -> bool {
-        sensormesh_series::checksum(&self.body) == self.checksum
+        if self.checksum & WHOLE_ROW == 0 {
+            return u64::from(sensormesh_series::checksum(&self.body)) == self.checksum;
+        }
+        self.sum() == self.checksum
     }
 
     fn from_row(row: &Row) -> Result<Self> {
@@ -110,6 +131,29 @@ pub async fn advance(tx: &mut Tx, epoch: u64, batches: u64, bytes: u64, readings
     }))
 }
 
+/// Every shard and its head.
+pub async fn heads(read: &mut Read) -> Result<Vec<(i64, Head)>> {
+    let rows =
+        read.query("SELECT shard, seq, bytes, readings, sealed, trimmed FROM shard ORDER BY shard").fetch_all().await?;
+    let head = |row: &Row| {
+        let mark = Mark { seq: row.get("seq")?, bytes: row.get("bytes")?, readings: row.get("readings")? };
+        Ok((row.get("shard")?, Head { mark, sealed: row.get("sealed")?, trimmed: row.get("trimmed")? }))
+    };
+    rows.iter().map(head).collect()
+}
+
+/// Moves the end of a shard to `seq` and `gap` numbers on, after a restore: numbers that were given in the other life of the log
+/// are not given again. What is not sealed stays to be.
+pub async fn continue_behind(tx: &mut Tx, shard: i64, seq: u64, gap: u64) -> Result<()> {
+    tx.query("UPDATE shard SET seq = CASE WHEN seq < $1 THEN $1 ELSE seq END + $2 WHERE shard = $3")
+        .bind(number(seq)?)
+        .bind(number(gap)?)
+        .bind(shard)
+        .execute()
+        .await?;
+    Ok(())
+}
+
 /// Moves the end of the log forward without a batch: numbers that were given once are never given again.
 pub async fn skip_to(tx: &mut Tx, seq: u64) -> Result<()> {
     tx.query("UPDATE shard SET seq = $1, sealed = $1, trimmed = $1 WHERE tenant = '' AND shard = $2 AND seq < $1")
@@ -150,7 +194,7 @@ async fn insert_chunk(tx: &mut Tx, batches: &[Batch]) -> Result<()> {
             .bind(batch.backfill)
             .bind(number(batch.mark.bytes)?)
             .bind(number(batch.mark.readings)?)
-            .bind(batch.checksum)
+            .bind(number(batch.checksum)?)
             .bind(&batch.body);
     }
     query.execute().await?;

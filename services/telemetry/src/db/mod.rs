@@ -11,7 +11,7 @@ pub mod sensor;
 pub mod series;
 
 use sensormesh_store::{Config, Migration, Store};
-use sensormesh_types::{Clock, Result};
+use sensormesh_types::{Clock, Result, Scope};
 
 const MAIN: &[Migration] = &[
     Migration { version: 1, name: "telemetry", sql: include_str!("../../migrations/0001_telemetry.sql") },
@@ -43,4 +43,27 @@ impl Databases {
         let log = Store::open("telemetry-log", &pages(8 << 10), LOG, clock).await?;
         Ok(Self { main, log })
     }
+
+    /// Opens both as they are, to look at them: nothing is written.
+    pub async fn inspect(config: &Config, clock: Clock) -> Result<Self> {
+        let main = Store::inspect("telemetry", config, clock.clone()).await?;
+        let log = Store::inspect("telemetry-log", config, clock).await?;
+        Ok(Self { main, log })
+    }
+
+    /// After a restore: the log goes on behind everything that is sealed, and a good way on. A backup copies the log before
+    /// the blocks, so that no reading is in neither; blocks may then be ahead of the log.
+    pub async fn restored(&self) -> Result<()> {
+        let sealed = series::sealed(&mut self.main.read(&Scope::system()).await?).await?;
+        let heads = log::heads(&mut self.log.read(&Scope::system()).await?).await?;
+        let mut tx = self.log.tx(&Scope::system()).await?;
+        for (shard, _) in heads {
+            let sealed = sealed.iter().find(|(other, _)| *other == shard).map_or(0, |(_, sealed)| *sealed);
+            log::continue_behind(&mut tx, shard, sealed, GAP).await?;
+        }
+        tx.commit().await.map(drop)
+    }
 }
+
+/// Numbers that a log leaves out after a restore: more than were given since the backup.
+const GAP: u64 = 1 << 32;

@@ -42,6 +42,12 @@ fn stored(row: &Row) -> Result<Stored> {
     Ok(Stored { tenant: row.get("tenant")?, sensor_id: row.get("sensor_id")?, number: row.get("series")?, tail })
 }
 
+/// Up to where anything of each shard is sealed.
+pub async fn sealed(read: &mut Read) -> Result<Vec<(i64, u64)>> {
+    let rows = read.query("SELECT shard, MAX(sealed_seq) AS sealed FROM series GROUP BY shard").fetch_all().await?;
+    rows.iter().map(|row| Ok((row.get("shard")?, row.get("sealed")?))).collect()
+}
+
 /// Gives a sensor its number.
 pub async fn insert(tx: &mut Tx, tenant: &str, sensor_id: &str, number: u32) -> Result<()> {
     tx.query(

@@ -1,0 +1,162 @@
+//! A disk that fills up, is full, and has room again: a real small one, for which the test mounts a tmpfs (as root).
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use sensormesh_testkit::system::{Shape, System, eventually};
+use serde_json::{Value, json};
+
+use crate::{both_shapes, builder};
+
+both_shapes!(a_full_disk_refuses_readings_serves_reads_and_recovers_by_itself);
+
+/// A small disk, gone with this.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    /// `None`, with a message, where it may not be mounted.
+    fn mount(mib: u32) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let size = format!("size={mib}m,mode=700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output().ok();
+        if mounted.is_some_and(|done| done.status.success()) {
+            return Some(Self { folder });
+        }
+        eprintln!("skipped: a tmpfs cannot be mounted here (it needs root)");
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("filler")
+    }
+
+    /// Another program writes until `left` MiB are free; 0: until nothing more goes onto the disk.
+    fn fill(&self, left: usize) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(self.filler()).expect("the filler");
+        let chunk = vec![1; 64 << 10];
+        while left == 0 || self.free() > left << 20 {
+            if file.write(&chunk).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn free(&self) -> usize {
+        let output = Command::new("df").args(["--output=avail", "-B1"]).arg(self.path()).output().expect("df");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.folder.path()).status().ok();
+    }
+}
+
+async fn post(system: &System, admin: &str, value: u32) -> (u16, Value) {
+    system.post("/sensors/lab.co2/data", admin, &json!({"value": value})).await.expect("an answer")
+}
+
+fn is_full(answer: &(u16, Value)) -> bool {
+    let text = answer.1.to_string();
+    answer.0 == 429 && text.contains("STORAGE_FULL") && text.contains("google.rpc.RetryInfo")
+}
+
+async fn overall(system: &System) -> String {
+    let (_, health) = system.send("GET", "/health", None, None).await.expect("an answer");
+    health["overall_status"].as_str().expect("a word").to_owned()
+}
+
+async fn a_full_disk_refuses_readings_serves_reads_and_recovers_by_itself(shape: Shape) {
+    let Some(disk) = Disk::mount(160) else { return };
+    let system = builder(shape)
+        .below(disk.path())
+        .setting("SENSORMESH_DISK__BALLAST", "8 MiB")
+        .setting("SENSORMESH_DISK__LEAST_FREE", "8 MiB")
+        .setting("SENSORMESH_DISK__WARN_FREE", "24 MiB")
+        .start()
+        .await
+        .expect("the system starts");
+    let admin = system.admin().await.expect("token");
+    let ballast = system.data_dir().join("ballast");
+    let patience = Duration::from_secs(30);
+    let mut acknowledged = 0;
+    let mut send = 0;
+    for _ in 0..20 {
+        let answer = post(&system, &admin, send).await;
+        assert_eq!(answer.0, 200, "{}", answer.1);
+        send += 1;
+        acknowledged += 1;
+    }
+    assert_eq!(std::fs::metadata(&ballast).expect("the ballast").len(), 8 << 20);
+    let healthy = || async { (overall(&system).await == "healthy").then_some(()) };
+    eventually(patience, healthy).await.expect("healthy while there is room");
+
+    // a warning comes first, and everything works
+    disk.fill(20);
+    let warned = || async { (overall(&system).await == "degraded").then_some(()) };
+    eventually(patience, warned).await.expect("it warns before the disk is full");
+    let answer = post(&system, &admin, send).await;
+    assert_eq!(answer.0, 200, "it still takes readings: {}", answer.1);
+    send += 1;
+    acknowledged += 1;
+
+    // below the least there must be: readings are refused, the rest works
+    disk.fill(4);
+    let refused = || async {
+        let answer = post(&system, &admin, 999).await;
+        is_full(&answer).then_some(())
+    };
+    // an attempt in the second until the disk is looked at may have been taken
+    eventually(patience, refused).await.expect("refused with the reason");
+    let count = || async {
+        let (status, list) = system.get("/sensors/lab.co2/data?pageSize=1000", &admin).await.expect("an answer");
+        assert_eq!(status, 200, "reads go on: {list}");
+        list["readings"].as_array().expect("readings").len()
+    };
+    let before = count().await;
+    assert!(before >= acknowledged, "{before} of {acknowledged}");
+    let device = json!({"deviceId": "boiler", "name": "Boiler"});
+    let (status, answer) = system.post("/v1/devices", &admin, &device).await.expect("an answer");
+    assert_eq!(status, 200, "configuration goes on: {answer}");
+
+    // nothing at all is left: the ballast is let go, and with it things can be deleted
+    disk.fill(0);
+    let gone = || async { (!ballast.exists()).then_some(()) };
+    eventually(patience, gone).await.expect("the ballast is let go");
+    assert!(is_full(&post(&system, &admin, 999).await), "readings may not have the ballast");
+    let deleted = || async {
+        let (status, _) = system.send("DELETE", "/v1/devices/boiler", Some(&admin), None).await.ok()?;
+        (status == 200 || status == 404).then_some(())
+    };
+    eventually(patience, deleted).await.expect("deleting goes on");
+    assert_eq!(count().await, before, "reads go on");
+
+    // even that is taken by somebody: every write is refused with the reason, reads go on
+    disk.fill(0);
+    let told = || async {
+        disk.fill(0);
+        let answer = system.post("/v1/devices", &admin, &device).await.ok()?;
+        is_full(&answer).then_some(())
+    };
+    eventually(patience, told).await.expect("a change of configuration is refused with the reason");
+    assert_eq!(count().await, before, "reads go on");
+
+    // room again: no restart, nothing lost
+    std::fs::remove_file(disk.filler()).expect("removed");
+    let taken = || async { (post(&system, &admin, send).await.0 == 200).then_some(()) };
+    eventually(patience, taken).await.expect("accepted again");
+    assert_eq!(count().await, before + 1, "everything acknowledged is there, nothing refused is");
+    eventually(patience, || async { ballast.exists().then_some(()) }).await.expect("the ballast is made again");
+    eventually(patience, healthy).await.expect("healthy again");
+}
