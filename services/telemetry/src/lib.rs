@@ -26,6 +26,7 @@ mod hub;
 mod inprocess;
 mod ownership;
 mod quality;
+mod replicas;
 mod seal;
 mod sender;
 mod tail;
@@ -60,7 +61,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
     let registry = api.registry.clone();
     let sensors = tasks::Sensors::new(&engine, mesh)?;
     let (main, state) = (engine.databases.main.clone(), Arc::clone(engine.state()));
-    let (upkeep, owner) = (Arc::clone(&state), Arc::clone(&state));
+    let (upkeep, reader) = (Arc::clone(&state), Arc::clone(&state));
     let calibrated = Arc::clone(&state);
     let consumer = main.clone();
     let service = Service::new(NAME)
@@ -73,16 +74,17 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
         .task("follow calibrations", move |shutdown| calibrations::follow(Arc::clone(&calibrated), shutdown))
         .task("cut the log", move |shutdown| tasks::upkeep(Arc::clone(&upkeep), shutdown))
         .task("release the quarantine", move |shutdown| tasks::release(engine.clone(), registry.clone(), shutdown))
-        .check("log", move || ready(owned(&owner)))
+        .check("log", move || ready(known(&reader)))
         .check("devices", move || ready(followed(&consumer)));
     Ok(service)
 }
 
-/// Whether this replica writes the log.
-fn owned(state: &engine::State) -> Condition {
-    match state.ownership.check() {
-        Ok(()) => Condition::Well,
-        Err(error) => Condition::Failing(error.to_string()),
+/// Whether this replica knows what stands in the log, whichever replica wrote it.
+fn known(state: &engine::State) -> Condition {
+    if state.follows() {
+        Condition::Well
+    } else {
+        Condition::Failing("the log of readings cannot be read; what other replicas wrote is missing here".to_owned())
     }
 }
 

@@ -139,6 +139,10 @@ impl Projection for Sensors {
 pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
     let mut looked = Instant::now();
     while !shutdown.is_requested() {
+        if !state.ownership.is_held() {
+            shutdown.cut(tokio::time::sleep(OVERDUE_EVERY)).await;
+            continue;
+        }
         seal::seal_ripe(&state).await?;
         if looked.elapsed() >= OVERDUE_EVERY {
             looked = Instant::now();
@@ -153,6 +157,9 @@ pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
 pub async fn upkeep(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
     let mut expired: Option<Instant> = None;
     while shutdown.cut(tokio::time::sleep(CUT_EVERY)).await.is_some() {
+        if !state.ownership.is_held() {
+            continue;
+        }
         seal::cut_log(&state).await?;
         if expired.is_none_or(|at| at.elapsed() > EXPIRE_EVERY) {
             expired = Some(Instant::now());
