@@ -12,6 +12,7 @@ mod consume;
 mod cursor;
 mod error;
 mod follow;
+mod lead;
 mod lease;
 mod log;
 mod migrate;
