@@ -15,6 +15,14 @@ use tokio::time::{sleep, timeout};
 /// How long a start may take, in a debug build on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
+/// The services' ports relative to the base, that of telemetry, and how far above it a service has its operations port.
+const SERVICES: [(&str, u16); 6] =
+    [("edge", 0), ("auth", 1), ("devices", 2), ("telemetry", 3), ("adapters", 4), ("rooms", 6)];
+const TELEMETRY: u16 = 3;
+const OPERATIONS: u16 = 1000;
+/// How far apart the port bases of replicas are, so that their ports are free: 3 + 4, 3 + 8.
+const REPLICA_STEP: u16 = 4;
+
 /// In how many processes the system runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -30,6 +38,7 @@ pub struct Builder {
     program: PathBuf,
     shape: Shape,
     args: Vec<String>,
+    replicas: u16,
 }
 
 /// A running system. Dropped, it is killed.
@@ -46,13 +55,21 @@ pub struct System {
 impl Builder {
     /// A system of this program (`env!("CARGO_BIN_EXE_sensormesh")`), without the machine's own sensors.
     pub fn new(program: impl Into<PathBuf>, shape: Shape) -> Self {
-        Self { program: program.into(), shape, args: vec!["--no-host-sensors".into()] }
+        Self { program: program.into(), shape, args: vec!["--no-host-sensors".into()], replicas: 1 }
     }
 
     /// Adds an argument to `up`.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Lets everybody call telemetry at so many places; at all but the first a test starts it
+    /// ([`System::start_replica`]). In the split shape, on PostgreSQL.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u16) -> Self {
+        self.replicas = replicas;
         self
     }
 
@@ -99,8 +116,52 @@ fn free_ports() -> Result<u16> {
 }
 
 impl System {
+    /// Starts a further replica of telemetry and waits until it serves; dropped, it is killed. The first one, which the
+    /// supervisor keeps, has the number 0.
+    pub async fn start_replica(&self, number: u16) -> Result<Child> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.builder.program);
+        command.args(["serve", "telemetry", "--config"]).arg(self.data_dir().join("split.toml"));
+        command.arg("--data-dir").arg(self.dir.path().join(format!("replica-{number}")));
+        command.env("SENSORMESH_MESH__PKI_DIR", self.data_dir().join("pki"));
+        command.arg("--port-base").arg(self.replica_base(number).to_string());
+        for name in ["DATABASE_URL", "DATABASE_URL_FILE", "SENSORMESH_CONFIG", "SENSORMESH_DATA_DIR"] {
+            command.env_remove(name);
+        }
+        let output = log.try_clone()?;
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(log).kill_on_drop(true).spawn()?;
+        let url = format!("http://127.0.0.1:{}/ready", self.replica_base(number) + TELEMETRY + OPERATIONS);
+        let ready = eventually(START, || async {
+            let answer = self.http.get(&url).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        });
+        ready.await.with_context(|| format!("replica {number} is not ready; {}", self.log_tail()))?;
+        Ok(child)
+    }
+
+    /// The port base of a replica: within the range that the system holds, between its services' ports.
+    fn replica_base(&self, number: u16) -> u16 {
+        self.port_base + REPLICA_STEP * number
+    }
+
+    /// Every place where telemetry is to be called, and all else where it is by itself.
+    fn write_endpoints(&self) -> Result<()> {
+        let mut text = "[mesh.endpoints]\n".to_owned();
+        for (service, offset) in SERVICES {
+            let number = if service == "telemetry" { self.builder.replicas } else { 1 };
+            let all: Vec<String> =
+                (0..number).map(|n| format!("\"127.0.0.1:{}\"", self.replica_base(n) + offset)).collect();
+            text.push_str(&format!("{service} = [{}]\n", all.join(", ")));
+        }
+        std::fs::create_dir_all(self.data_dir())?;
+        Ok(std::fs::write(self.data_dir().join("sensormesh.toml"), text)?)
+    }
+
     /// Starts the program on the same directory and ports: the first time, or after it ended.
     pub async fn up(&mut self) -> Result<()> {
+        if self.builder.replicas > 1 {
+            self.write_endpoints()?;
+        }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.builder.program);
         command.arg("up").arg("--data-dir").arg(self.data_dir()).arg("--port-base").arg(self.port_base.to_string());
@@ -171,9 +232,14 @@ impl System {
         signal("KILL", self.service_pid(service)?)
     }
 
+    /// Stops or continues a process.
+    pub fn freeze(&self, pid: u32, frozen: bool) -> Result<()> {
+        signal(if frozen { "STOP" } else { "CONT" }, pid)
+    }
+
     /// Stops or continues a service's process, in the split shape.
     pub fn freeze_service(&self, service: &str, frozen: bool) -> Result<()> {
-        signal(if frozen { "STOP" } else { "CONT" }, self.service_pid(service)?)
+        self.freeze(self.service_pid(service)?, frozen)
     }
 
     /// Kills the whole system (-9) and waits until it is gone.

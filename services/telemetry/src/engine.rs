@@ -391,6 +391,13 @@ impl State {
             let page = db::log::page(&mut read, after, PAGE).await?;
             drop(read);
             let Some(last) = page.last().map(|batch| batch.mark) else { return Ok(()) };
+            if self.is_shared() && page.first().is_some_and(|batch| batch.mark.seq != after + 1) {
+                let head = db::log::head(&mut self.databases.log.read(&Scope::system()).await?).await?;
+                if head.trimmed > after {
+                    self.start_over(head).await?;
+                    continue;
+                }
+            }
             let (mut entries, missing) = self.entries(&page);
             if missing && self.is_shared() {
                 self.meet_series().await?;
@@ -401,6 +408,27 @@ impl State {
             }
             self.apply(entries, last);
         }
+    }
+
+    /// Takes over what is sealed as at the start: this replica was away for so long that the log was cut before it read it.
+    /// `head` was read before: what is sealed in between is then seen twice, which does no harm, and not missed.
+    async fn start_over(&self, head: db::log::Head) -> Result<()> {
+        tracing::warn!(after = self.hub.head(), "the log of readings was cut before it was read here; starts over");
+        let stored = db::series::list(&mut self.databases.main.read(&Scope::system()).await?, 0).await?;
+        let _applying = self.hub.applying();
+        for stored in stored {
+            let series = self.catalog.put_series(&stored.tenant, &stored.sensor_id, stored.number, Tail::default());
+            if series.tests().is_some() {
+                self.foreign.lock().insert(series.number);
+            }
+            *series.tail.lock() = stored.tail;
+        }
+        self.ripe.lock().clear();
+        self.unsealed.store(0, Ordering::Release);
+        *self.mark.lock() = Mark { seq: head.sealed, ..head.mark };
+        self.note_trimmed(head.trimmed);
+        self.hub.restart(head.sealed);
+        Ok(())
     }
 
     /// Batches of the log as entries, and whether any has readings of a series that is not known here.

@@ -1,7 +1,7 @@
 //! Several replicas on one PostgreSQL: each follows the log of readings, and what the one that seals has sealed.
 //!
 //! Any replica writes, one after the other: its turn is the lock of the log's head. In its turn it first reads what others
-//! wrote, so that it judges duplicates and revisions by everything there is. What is between turns is read within
+//! wrote, so that it judges duplicates and revisions by everything there is. Without a turn the log is read every
 //! [`FOLLOW`]. So each replica has all tails and latest readings, and serves reads and live streams by itself.
 
 use std::collections::HashSet;
@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::db;
 use crate::engine::State;
 
-/// How often the log is asked for what other replicas wrote.
+/// How often the log is asked for what other replicas wrote, and how often where nobody has written anything for a second.
 const FOLLOW: Duration = Duration::from_millis(20);
+const IDLE: Duration = Duration::from_millis(100);
 /// How often it is asked up to where it is cut.
 const LOOK: Duration = Duration::from_secs(1);
 /// A replica that could not follow for so long cannot vouch for the latest readings.
@@ -138,10 +139,14 @@ fn spawn(stop: &CancellationToken, work: impl Future<Output = ()> + Send + 'stat
 
 async fn follow_log(state: Weak<State>) {
     let mut looked = Instant::now();
+    let mut moved = (Instant::now(), 0);
     loop {
-        sleep(FOLLOW).await;
+        sleep(if moved.0.elapsed() < LOOK { FOLLOW } else { IDLE }).await;
         let Some(state) = state.upgrade() else { return };
         let mut done = state.catch_up().await;
+        if state.hub.head() != moved.1 {
+            moved = (Instant::now(), state.hub.head());
+        }
         if done.is_ok() && looked.elapsed() > LOOK {
             looked = Instant::now();
             done = state.look_where_cut().await;

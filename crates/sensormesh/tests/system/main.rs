@@ -9,6 +9,7 @@ mod network;
 mod operator;
 mod readings;
 mod recordings;
+mod replicas;
 mod streams;
 
 use sensormesh_testkit::system::{Builder, Shape, System};
