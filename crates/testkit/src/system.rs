@@ -39,6 +39,7 @@ pub struct Builder {
     shape: Shape,
     args: Vec<String>,
     replicas: u16,
+    config: String,
 }
 
 /// A running system. Dropped, it is killed.
@@ -55,7 +56,13 @@ pub struct System {
 impl Builder {
     /// A system of this program (`env!("CARGO_BIN_EXE_sensormesh")`), without the machine's own sensors.
     pub fn new(program: impl Into<PathBuf>, shape: Shape) -> Self {
-        Self { program: program.into(), shape, args: vec!["--no-host-sensors".into()], replicas: 1 }
+        Self {
+            program: program.into(),
+            shape,
+            args: vec!["--no-host-sensors".into()],
+            replicas: 1,
+            config: String::new(),
+        }
     }
 
     /// Adds an argument to `up`.
@@ -70,6 +77,13 @@ impl Builder {
     #[must_use]
     pub fn replicas(mut self, replicas: u16) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// Adds to the configuration file: a table and its keys. For systems with replicas.
+    #[must_use]
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config.push_str(toml);
         self
     }
 
@@ -146,7 +160,7 @@ impl System {
 
     /// Every place where telemetry is to be called, and all else where it is by itself.
     fn write_endpoints(&self) -> Result<()> {
-        let mut text = "[mesh.endpoints]\n".to_owned();
+        let mut text = format!("{}\n[mesh.endpoints]\n", self.builder.config);
         for (service, offset) in SERVICES {
             let number = if service == "telemetry" { self.builder.replicas } else { 1 };
             let all: Vec<String> =

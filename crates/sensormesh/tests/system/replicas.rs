@@ -124,3 +124,49 @@ async fn replicas_of_telemetry_are_killed_and_paused_under_load_and_nothing_is_l
     let mut again = second;
     assert!(again.try_wait().expect("state").is_none(), "it runs still");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_away_for_longer_than_the_log_is_kept_starts_over_by_itself() {
+    const SENT: i64 = 120;
+    let Some(url) = sensormesh_testkit::postgres::url_for_new_database() else { return };
+    let small = "[telemetry]\nlog_max_bytes = \"1KiB\"\nunsealed_readings = 20\n";
+    let builder = builder(Shape::Split).arg("--database-url").arg(url).replicas(2).config(small);
+    let system = builder.start().await.expect("system");
+    let admin = system.admin().await.expect("token");
+    let replica = system.start_replica(1).await.expect("replica");
+    let away = replica.id().expect("it runs");
+    let began = jiff::Timestamp::now();
+    let send = async |value: i64| {
+        let time = (began + Duration::from_millis(value as u64)).to_string();
+        let body = json!({"readings": [{"sensorId": "lab.n", "time": time, "value": value}]});
+        let done = eventually(Duration::from_secs(60), || async {
+            let (status, _) = system.post("/sensors/data", &admin, &body).await.ok()?;
+            (status == 200).then_some(())
+        });
+        done.await.unwrap_or_else(|| panic!("reading {value} was never acknowledged"));
+    };
+    for value in 0..10 {
+        send(value).await;
+    }
+    system.freeze(away, true).expect("paused");
+    for value in 10..SENT {
+        send(value).await;
+    }
+    // until what it has not read is sealed and cut, which is looked at every 10 s
+    tokio::time::sleep(Duration::from_secs(22)).await;
+    system.freeze(away, false).expect("goes on");
+    let over = || async { system.log().contains("starts over").then_some(()) };
+    assert!(eventually(Duration::from_secs(20), over).await.is_some(), "it starts over");
+    // it alone
+    system.freeze_service("telemetry", true).expect("paused");
+    let all: Vec<i64> = (0..SENT).collect();
+    let complete = || async {
+        let (status, answer) = system.get("/sensors/lab.n/data?pageSize=1000", &admin).await.ok()?;
+        (status == 200).then(|| values(&answer).map(|(_, value)| value).collect::<Vec<_>>())
+    };
+    assert_eq!(eventually(Duration::from_secs(60), complete).await.expect("an answer"), all);
+    send(SENT).await;
+    system.freeze_service("telemetry", false).expect("goes on");
+    let more = || async { (complete().await?.len() as i64 == SENT + 1).then_some(()) };
+    assert!(eventually(Duration::from_secs(30), more).await.is_some(), "all of it is there");
+}

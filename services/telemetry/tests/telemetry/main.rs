@@ -97,12 +97,12 @@ on_both_engines!(
 
 /// Makes tests of several replicas, which only PostgreSQL has.
 macro_rules! with_replicas {
-    ($($name:ident),* $(,)?) => {
+    ($($module:ident :: $name:ident),* $(,)?) => {
         mod several {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 if let Some(url) = sensormesh_testkit::postgres::url_for_new_database() {
-                    super::replicas::$name(url).await;
+                    super::$module::$name(url).await;
                 }
             })*
         }
@@ -110,12 +110,13 @@ macro_rules! with_replicas {
 }
 
 with_replicas!(
-    what_one_replica_takes_all_of_them_serve,
-    a_batch_has_one_answer_whichever_replica_is_asked,
-    sensors_get_one_number_though_replicas_number_at_once,
-    replicas_that_write_at_once_lose_and_repeat_nothing,
-    what_one_replica_seals_the_others_let_go,
-    a_turn_that_is_not_given_back_is_waited_for,
+    replicas::what_one_replica_takes_all_of_them_serve,
+    replicas::a_batch_has_one_answer_whichever_replica_is_asked,
+    replicas::sensors_get_one_number_though_replicas_number_at_once,
+    replicas::replicas_that_write_at_once_lose_and_repeat_nothing,
+    replicas::what_one_replica_seals_the_others_let_go,
+    replicas::a_turn_that_is_not_given_back_is_waited_for,
+    quality::a_replica_judges_by_what_another_one_took,
 );
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
