@@ -39,6 +39,9 @@ const NUMBERED: &str = "series.numbered";
 /// What it calls series that were sealed; the payload is a [`SealedSome`].
 const SEALED: &str = "series.sealed";
 
+/// Who says so.
+const ACTOR: &str = "service:telemetry";
+
 /// What a series is sealed up to.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Sealed {
@@ -74,6 +77,9 @@ pub struct Turn {
 impl State {
     /// Waits for the turn to write. UNAVAILABLE where others take too long.
     pub async fn turn(&self) -> Result<Turn> {
+        if self.followed.lock().elapsed() > LOOK {
+            self.catch_up().await?; // what takes long is read before others have to wait for it
+        }
         let until = Instant::now() + PATIENCE;
         let (tx, head) = loop {
             let mut tx = self.databases.log.tx(&Scope::system()).await?;
@@ -118,12 +124,12 @@ impl State {
 /// Tells the other replicas what a transaction seals.
 pub fn tell_sealed(tx: &mut Tx, series: Vec<Sealed>) {
     let payload = SealedSome { series }.encode_to_vec();
-    tx.append_for("", Entry { kind: SEALED.to_owned(), payload, ..Entry::default() });
+    tx.append_for("", Entry { kind: SEALED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
 }
 
 /// Tells the other replicas that a transaction numbers series.
 pub fn tell_numbered(tx: &mut Tx) {
-    tx.append_for("", Entry { kind: NUMBERED.to_owned(), ..Entry::default() });
+    tx.append_for("", Entry { kind: NUMBERED.to_owned(), actor: ACTOR.to_owned(), ..Entry::default() });
 }
 
 /// Follows the other replicas until `stop`.

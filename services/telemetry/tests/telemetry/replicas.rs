@@ -243,15 +243,20 @@ pub async fn a_turn_that_is_not_given_back_is_waited_for(url: String) {
     assert!(began.elapsed() > Duration::from_secs(2), "it was not waited for");
     // what the paused one had in hand is lost with its turn, and nothing of it is written
     let late = paused.query("UPDATE shard SET seq = seq + 5").execute().await;
-    assert!(late.is_err(), "the turn was taken away");
+    assert_eq!(late.expect_err("the turn was taken away").code(), Code::Unavailable);
     drop(paused);
-    // one that is not ended in time is told of
-    let mut paused = databases.log.tx(&Scope::system()).await.expect("tx");
-    paused.query("SELECT seq FROM shard FOR UPDATE").fetch_one().await.expect("locked");
-    // (whose call the client repeats until its time is up)
+    // one that does not end is told of, to a client that repeats the call until its time is up
+    let mut working = databases.log.tx(&Scope::system()).await.expect("tx");
+    working.query("SELECT seq FROM shard FOR UPDATE").fetch_one().await.expect("locked");
+    let working = tokio::spawn(async move {
+        for _ in 0..14 {
+            working.query("SELECT 1 AS n FROM pg_sleep(1)").fetch_one().await.expect("at work");
+        }
+        working.rollback().await.expect("undone");
+    });
     let refused = user.send(vec![reading("lab.a", NOW + 2, 3.0)]).await.expect_err("no turn");
     assert!(matches!(refused.code(), Code::Unavailable | Code::Timeout), "{refused:?}");
-    drop(paused);
+    working.await.expect("done");
     // what was given up may have been stored since
     let again = user.send(vec![reading("lab.a", NOW + 2, 3.0)]).await.expect("taken");
     assert_eq!(again.accepted + again.duplicates, 1);
