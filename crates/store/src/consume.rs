@@ -10,6 +10,7 @@ use sensormesh_types::{Code, Error, Result, Scope, random};
 use tokio::time::{Instant, sleep};
 
 use crate::follow::{Incoming, Projection};
+use crate::lead::{Lead, Standing};
 use crate::{Read, Store, Tx};
 
 /// A bookmark alone is written down at most this often, so that a quiet consumer keeps its place in a busy log.
@@ -82,6 +83,7 @@ pub(crate) struct Consumer<P: Projection> {
     /// When the cursor was written down, and which.
     stored: (Instant, Option<String>),
     in_doubt: Option<Doubt<P::Message>>,
+    lead: Lead,
 }
 
 /// A commit that failed: whether it took effect is only known by looking.
@@ -99,7 +101,8 @@ impl<P: Projection> Consumer<P> {
         store.note_consumer(name, |state| state.dead_letters = letters);
         let cursor = stored_cursor(&mut read, name).await?;
         let stored = (Instant::now(), cursor.clone());
-        Ok(Self { store: store.clone(), name, projection, cursor, stored, in_doubt: None })
+        let lead = Lead::new(store, name);
+        Ok(Self { store: store.clone(), name, projection, cursor, stored, in_doubt: None, lead })
     }
 
     /// Looks whether a commit whose end nobody saw took effect, so that it does not happen twice.
@@ -119,7 +122,10 @@ impl<P: Projection> Consumer<P> {
         Ok(())
     }
 
-    pub(crate) async fn open(&self) -> Result<BoxStream<'static, Result<Incoming<P::Message>>>> {
+    pub(crate) async fn open(&mut self) -> Result<BoxStream<'static, Result<Incoming<P::Message>>>> {
+        if self.lead.stand().await? == Standing::TookOver {
+            self.resume().await?;
+        }
         self.projection.open(self.cursor.clone()).await
     }
 
@@ -132,9 +138,31 @@ impl<P: Projection> Consumer<P> {
         self.cursor = None;
     }
 
-    /// Applies a batch; what cannot be applied is passed.
+    /// Goes on where the replica that applied the stream before has left off; answers whether that is another place.
+    async fn resume(&mut self) -> Result<bool> {
+        // with the connection that writes, so that a commit still on its way is seen
+        let mut tx = self.store.tx(&Scope::system()).await?;
+        let stored = stored_cursor(&mut tx, self.name).await?;
+        let moved = stored != self.cursor;
+        self.cursor.clone_from(&stored);
+        self.stored = (Instant::now(), stored);
+        self.in_doubt = None;
+        Ok(moved)
+    }
+
+    /// Applies a batch; what cannot be applied is passed. Where another replica applies the stream, only what is kept in
+    /// memory is brought up to date.
     pub(crate) async fn take(&mut self, batch: &Batch<P::Message>) -> Result<()> {
-        if batch.snapshot {
+        let standing = self.lead.stand().await?;
+        if standing == Standing::TookOver && self.resume().await? {
+            let message = "this replica applies the stream from now on, from where it was left";
+            return Err(Error::unavailable("TOOK_OVER", message, Duration::ZERO));
+        }
+        if standing == Standing::Follows {
+            if batch.snapshot || !batch.messages.is_empty() {
+                self.projection.applied(batch.snapshot, &batch.messages);
+            }
+        } else if batch.snapshot {
             self.take_snapshot(batch).await?;
         } else if !batch.messages.is_empty() {
             self.take_messages(batch).await?;
@@ -233,6 +261,7 @@ impl<P: Projection> Consumer<P> {
         cursor: &str,
     ) -> Result<()> {
         let mut tx = self.store.tx(&Scope::system()).await?;
+        self.lead.fence(&mut tx).await?;
         let effect = reset || !messages.is_empty();
         if effect {
             self.apply(&mut tx, reset, messages).await?;

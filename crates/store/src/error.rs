@@ -117,6 +117,12 @@ fn postgres_error(code: &str, constraint: &str, error: sqlx::Error) -> (Error, S
                 .caused_by(error),
             Severity::Statement,
         ),
+        // the process was paused, or the machine was: the server has undone the transaction
+        "25P03" => (
+            Error::unavailable("TRANSACTION_IDLE", "the transaction took too long", Duration::from_millis(200))
+                .caused_by(error),
+            Severity::Statement,
+        ),
         "53100" => (full(error), Severity::Full),
         "25006" => (
             Error::unavailable("READ_ONLY", "the database cannot be written", Duration::from_secs(5)).caused_by(error),

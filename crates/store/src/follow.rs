@@ -47,7 +47,8 @@ pub trait Projection: Send + Sync + 'static {
     /// the transaction may therefore happen more than once, or for a transaction that is undone.
     fn apply(&self, tx: &mut Tx, reset: bool, messages: &[Self::Message]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Called when what was applied is committed: for what is also kept in memory.
+    /// Called when what was applied is committed, here or, before long, by another replica: for what is also kept in memory.
+    /// What was told may be told again.
     fn applied(&self, _reset: bool, _messages: &[Self::Message]) {}
 
     /// A message as it is kept where it had to be passed.
@@ -77,6 +78,10 @@ impl Store {
     /// Everything that arrived while the last commit ran (at most 4 MiB, gathered for at most 20 ms) goes into one
     /// transaction with the cursor. A snapshot is one transaction, whatever its size. A message that cannot be applied is
     /// found by halving, kept as a dead letter, shown by [`Store::consumers`], and passed.
+    ///
+    /// Of several replicas on one PostgreSQL that follow under one name, one applies the stream; [`Projection::applied`] is
+    /// called at every one of them, at the others as soon as they hear of a message. When the one is gone, another goes on
+    /// where it left off, within 20 s.
     pub async fn follow<P: Projection>(&self, name: &'static str, projection: P) -> Result<()> {
         let mut consumer = Consumer::load(self, name, projection).await?;
         let mut pause = FIRST_PAUSE;

@@ -14,6 +14,7 @@ mod cursor;
 mod disk;
 mod error;
 mod follow;
+mod lead;
 mod lease;
 mod log;
 mod migrate;

@@ -15,6 +15,14 @@ use tokio::time::{sleep, timeout};
 /// How long a start may take, in a debug build on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
+/// The services' ports relative to the base, that of telemetry, and how far above it a service has its operations port.
+const SERVICES: [(&str, u16); 6] =
+    [("edge", 0), ("auth", 1), ("devices", 2), ("telemetry", 3), ("adapters", 4), ("rooms", 6)];
+const TELEMETRY: u16 = 3;
+const OPERATIONS: u16 = 1000;
+/// How far apart the port bases of replicas are, so that their ports are free: 3 + 4, 3 + 8.
+const REPLICA_STEP: u16 = 4;
+
 /// In how many processes the system runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -32,6 +40,8 @@ pub struct Builder {
     args: Vec<String>,
     settings: Vec<(String, String)>,
     parent: Option<PathBuf>,
+    replicas: u16,
+    config: String,
 }
 
 /// A running system. Dropped, it is killed.
@@ -54,6 +64,8 @@ impl Builder {
             args: vec!["--no-host-sensors".into()],
             settings: Vec::new(),
             parent: None,
+            replicas: 1,
+            config: String::new(),
         }
     }
 
@@ -75,6 +87,21 @@ impl Builder {
     #[must_use]
     pub fn below(mut self, folder: impl Into<PathBuf>) -> Self {
         self.parent = Some(folder.into());
+        self
+    }
+
+    /// Lets everybody call telemetry at so many places; at all but the first a test starts it
+    /// ([`System::start_replica`]). In the split shape, on PostgreSQL.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u16) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Adds to the configuration file: a table and its keys. For systems with replicas.
+    #[must_use]
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config.push_str(toml);
         self
     }
 
@@ -124,8 +151,52 @@ fn free_ports() -> Result<u16> {
 }
 
 impl System {
+    /// Starts a further replica of telemetry and waits until it serves; dropped, it is killed. The first one, which the
+    /// supervisor keeps, has the number 0.
+    pub async fn start_replica(&self, number: u16) -> Result<Child> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(&self.builder.program);
+        command.args(["serve", "telemetry", "--config"]).arg(self.data_dir().join("split.toml"));
+        command.arg("--data-dir").arg(self.dir.path().join(format!("replica-{number}")));
+        command.env("SENSORMESH_MESH__PKI_DIR", self.data_dir().join("pki"));
+        command.arg("--port-base").arg(self.replica_base(number).to_string());
+        for name in ["DATABASE_URL", "DATABASE_URL_FILE", "SENSORMESH_CONFIG", "SENSORMESH_DATA_DIR"] {
+            command.env_remove(name);
+        }
+        let output = log.try_clone()?;
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(log).kill_on_drop(true).spawn()?;
+        let url = format!("http://127.0.0.1:{}/ready", self.replica_base(number) + TELEMETRY + OPERATIONS);
+        let ready = eventually(START, || async {
+            let answer = self.http.get(&url).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        });
+        ready.await.with_context(|| format!("replica {number} is not ready; {}", self.log_tail()))?;
+        Ok(child)
+    }
+
+    /// The port base of a replica: within the range that the system holds, between its services' ports.
+    fn replica_base(&self, number: u16) -> u16 {
+        self.port_base + REPLICA_STEP * number
+    }
+
+    /// Every place where telemetry is to be called, and all else where it is by itself.
+    fn write_endpoints(&self) -> Result<()> {
+        let mut text = format!("{}\n[mesh.endpoints]\n", self.builder.config);
+        for (service, offset) in SERVICES {
+            let number = if service == "telemetry" { self.builder.replicas } else { 1 };
+            let all: Vec<String> =
+                (0..number).map(|n| format!("\"127.0.0.1:{}\"", self.replica_base(n) + offset)).collect();
+            text.push_str(&format!("{service} = [{}]\n", all.join(", ")));
+        }
+        std::fs::create_dir_all(self.data_dir())?;
+        Ok(std::fs::write(self.data_dir().join("sensormesh.toml"), text)?)
+    }
+
     /// Starts the program on the same directory and ports: the first time, or after it ended.
     pub async fn up(&mut self) -> Result<()> {
+        if self.builder.replicas > 1 {
+            self.write_endpoints()?;
+        }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.builder.program);
         command.arg("up").arg("--data-dir").arg(self.data_dir()).arg("--port-base").arg(self.port_base.to_string());
@@ -197,9 +268,14 @@ impl System {
         signal("KILL", self.service_pid(service)?)
     }
 
+    /// Stops or continues a process.
+    pub fn freeze(&self, pid: u32, frozen: bool) -> Result<()> {
+        signal(if frozen { "STOP" } else { "CONT" }, pid)
+    }
+
     /// Stops or continues a service's process, in the split shape.
     pub fn freeze_service(&self, service: &str, frozen: bool) -> Result<()> {
-        signal(if frozen { "STOP" } else { "CONT" }, self.service_pid(service)?)
+        self.freeze(self.service_pid(service)?, frozen)
     }
 
     /// Kills the whole system (-9) and waits until it is gone.

@@ -111,6 +111,12 @@ impl Hub {
         self.head.send_replace(head);
     }
 
+    /// Begins anew at another place; what was shown before is no longer in memory.
+    pub fn restart(&self, head: u64) {
+        *self.ring.write() = Ring::default();
+        self.head.send_replace(head);
+    }
+
     /// The batches behind `after`, at most about `bytes` of them.
     pub fn next(&self, after: u64, bytes: usize) -> Next {
         if after >= self.head() {

@@ -30,6 +30,7 @@ mod hub;
 mod inprocess;
 mod ownership;
 mod quality;
+mod replicas;
 mod retention;
 #[cfg(test)]
 mod rig;
@@ -55,7 +56,6 @@ pub use config::Config;
 pub use db::Databases;
 pub use dedup::Found;
 pub use engine::Engine;
-pub use scrub::{Checked, check};
 pub use writer::Outcome;
 
 /// The service's name.
@@ -71,7 +71,7 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
     let registry = api.registry.clone();
     let sensors = tasks::Sensors::new(&engine, mesh)?;
     let (main, state) = (engine.databases.main.clone(), Arc::clone(engine.state()));
-    let (upkeep, owner) = (Arc::clone(&state), Arc::clone(&state));
+    let (upkeep, reader) = (Arc::clone(&state), Arc::clone(&state));
     let (calibrated, compacted) = (Arc::clone(&state), Arc::clone(&state));
     let (scrubbed, damaged) = (Arc::clone(&state), state.damaged.clone());
     let consumer = main.clone();
@@ -87,17 +87,18 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
         .task("cut the log", move |shutdown| tasks::upkeep(Arc::clone(&upkeep), shutdown))
         .task("scrub", move |shutdown| scrub::run(Arc::clone(&scrubbed), shutdown))
         .task("release the quarantine", move |shutdown| tasks::release(engine.clone(), registry.clone(), shutdown))
-        .check("log", move || ready(owned(&owner)))
+        .check("log", move || ready(known(&reader)))
         .check("readings on disk", move || ready(damaged.condition()))
         .check("devices", move || ready(followed(&consumer)));
     Ok(service)
 }
 
-/// Whether this replica writes the log.
-fn owned(state: &engine::State) -> Condition {
-    match state.ownership.check() {
-        Ok(()) => Condition::Well,
-        Err(error) => Condition::Failing(error.to_string()),
+/// Whether this replica knows what stands in the log, whichever replica wrote it.
+fn known(state: &engine::State) -> Condition {
+    if state.follows() {
+        Condition::Well
+    } else {
+        Condition::Failing("the log of readings cannot be read; what other replicas wrote is missing here".to_owned())
     }
 }
 

@@ -1,96 +1,90 @@
-//! Which replica owns the log of readings.
+//! Which replica looks after the log of readings: seals it, cuts it and deletes what is past its time.
 //!
-//! A SQLite file has one owner by nature. On PostgreSQL the owner holds a lease; another replica waits for it, and a former
-//! owner that was paused is refused by the epoch in its next commit.
+//! Every replica takes readings and serves them. What is done once for all is done by the one that holds a lease; the others
+//! try for it, so that it changes hands at once where it is given back and after its life where its holder is gone. A
+//! SQLite file has one owner by nature.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sensormesh_store::{Engine, Lease, Store};
-use sensormesh_types::{Error, Result, Scope};
-use tokio::time::{Instant, sleep};
+use sensormesh_types::{Error, Result};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-use crate::db;
 
 const NAME: &str = "reading_log";
 const LIFE: Duration = Duration::from_secs(5);
 const RENEWAL: Duration = Duration::from_millis(1500);
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY: Duration = Duration::from_millis(500);
 
-/// The right to write the log, until it is dropped or lost.
+/// Whether this replica looks after the log; tries for it until it is dropped.
 #[derive(Debug)]
 pub struct Ownership {
-    epoch: u64,
     held: Arc<AtomicBool>,
     /// Gives the lease back.
     _release: Option<DropGuard>,
 }
 
 impl Ownership {
-    /// Takes the log over; waits while another replica owns it.
-    pub async fn take(log: &Store) -> Result<Self> {
+    /// Takes the lease if it is free, and goes on trying where it is not.
+    pub async fn seek(log: &Store) -> Result<Self> {
         if log.engine() == Engine::Sqlite {
-            return Ok(Self { epoch: 0, held: Arc::new(AtomicBool::new(true)), _release: None });
+            return Ok(Self { held: Arc::new(AtomicBool::new(true)), _release: None });
         }
-        let mut told = Instant::now();
-        let lease = loop {
-            if let Some(lease) = log.lease(NAME, LIFE).await? {
-                break lease;
-            }
-            if told.elapsed() > Duration::from_secs(10) {
-                told = Instant::now();
-                tracing::info!("waiting: another replica owns the log of readings");
-            }
-            sleep(RETRY).await;
-        };
-        let epoch = lease.epoch();
-        let mut tx = log.tx(&Scope::system()).await?;
-        db::log::take_over(&mut tx, epoch).await?;
-        tx.commit().await?;
-        let (held, stop) = (Arc::new(AtomicBool::new(true)), CancellationToken::new());
-        tokio::spawn(keep(lease, Arc::clone(&held), stop.clone()));
-        Ok(Self { epoch, held, _release: Some(stop.drop_guard()) })
+        let lease = log.lease(NAME, LIFE).await?;
+        let (held, stop) = (Arc::new(AtomicBool::new(lease.is_some())), CancellationToken::new());
+        tokio::spawn(keep(log.clone(), lease, Arc::clone(&held), stop.clone()));
+        Ok(Self { held, _release: Some(stop.drop_guard()) })
     }
 
-    /// The lease's epoch: every commit names it.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+    /// Whether this replica looks after the log.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 
-    /// Fails unless this replica owns the log.
+    /// Fails unless this replica looks after the log.
     pub fn check(&self) -> Result<()> {
-        if self.held.load(Ordering::Acquire) { Ok(()) } else { Err(elsewhere()) }
+        if self.is_held() { Ok(()) } else { Err(elsewhere()) }
     }
 }
 
-/// Renews the lease until it is given back or taken by another.
-async fn keep(mut lease: Lease, held: Arc<AtomicBool>, stop: CancellationToken) {
+/// Takes the lease whenever it is free and renews it, until it is to be given back.
+async fn keep(log: Store, mut lease: Option<Lease>, held: Arc<AtomicBool>, stop: CancellationToken) {
     loop {
-        if stop.run_until_cancelled(sleep(RENEWAL)).await.is_none() {
+        let pause = if lease.is_some() { RENEWAL } else { RETRY };
+        if stop.run_until_cancelled(sleep(pause)).await.is_none() {
             break;
         }
-        match lease.renew().await {
-            Ok(true) => held.store(true, Ordering::Release),
-            Ok(false) => {
-                held.store(false, Ordering::Release);
-                tracing::error!("another replica has taken the log of readings over; this one serves no more writes");
-                return;
-            }
-            Err(error) => {
-                held.store(lease.is_held(), Ordering::Release);
-                tracing::warn!(?error, "the lease of the log of readings could not be renewed");
-            }
-        }
+        lease = match lease {
+            None => log.lease(NAME, LIFE).await.unwrap_or_else(|error| {
+                tracing::debug!(?error, "the lease of the log of readings cannot be asked for");
+                None
+            }),
+            Some(mut lease) => match lease.renew().await {
+                Ok(true) => Some(lease),
+                Ok(false) => {
+                    tracing::info!("another replica looks after the log of readings now");
+                    None
+                }
+                Err(error) => {
+                    tracing::warn!(?error, "the lease of the log of readings could not be renewed");
+                    Some(lease)
+                }
+            },
+        };
+        held.store(lease.as_ref().is_some_and(Lease::is_held), Ordering::Release);
     }
-    if let Err(error) = lease.release().await {
+    held.store(false, Ordering::Release);
+    if let Some(lease) = lease
+        && let Err(error) = lease.release().await
+    {
         tracing::warn!(?error, "the lease of the log of readings could not be given back; it runs out by itself");
     }
 }
 
-/// What a writer is told where another replica owns the log.
+/// What is told where another replica looks after the log.
 pub fn elsewhere() -> Error {
-    let message = "another replica owns the log of readings; try again there or in a moment";
+    let message = "another replica looks after the log of readings";
     Error::unavailable("NOT_OWNER", message, Duration::from_secs(1))
 }

@@ -84,7 +84,7 @@ pub struct Checked {
 pub async fn check(databases: &Databases) -> Result<Checked> {
     let (catalog, mut found, mut checked) = (Catalog::default(), Found::new(), Checked::default());
     let mut read = databases.main.read(&Scope::system()).await?;
-    for stored in db::series::list(&mut read).await? {
+    for stored in db::series::list(&mut read, 0).await? {
         let series = catalog.put_series(&stored.tenant, &stored.sensor_id, stored.number, stored.tail);
         let mut after = None;
         while let Some((blocks, last)) = verify_blocks(&mut read, &series, after, &mut found).await? {

@@ -7,9 +7,9 @@ use sensormesh_types::{Error, Result, Scope};
 
 use crate::catalog::Series;
 use crate::db;
-use crate::db::block::Sealed;
 use crate::engine::{BLOCK_READINGS, State};
 use crate::ownership;
+use crate::replicas::{self, Sealed};
 use crate::tail::Sealing;
 
 /// Series sealed in one transaction.
@@ -81,6 +81,7 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
     .map_err(Error::internal)??;
     let rewriting = state.rewriting.lock().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
+    let mut told = Vec::new();
     for ((series, sealing), blocks) in guard.0.iter().zip(&blocks) {
         for block in blocks {
             db::block::insert(&mut tx, series, sealing.upto, block).await?;
@@ -92,6 +93,12 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
         if !db::series::note_sealed(&mut tx, series, sealing.upto, span, latest).await? {
             return Err(ownership::elsewhere());
         }
+        if let Some((start, end)) = span.filter(|_| state.is_shared()) {
+            told.push(Sealed { series: series.number, upto: sealing.upto, start, end });
+        }
+    }
+    if !told.is_empty() {
+        replicas::tell_sealed(&mut tx, told);
     }
     tx.commit().await?;
     let mut sealed = 0;
@@ -117,14 +124,14 @@ impl Drop for Guard {
 }
 
 /// Cuts a column into blocks of about so many readings, none much smaller than the others.
-pub fn cut(column: &sensormesh_series::Column, readings: usize) -> Result<Vec<Sealed>> {
+pub fn cut(column: &sensormesh_series::Column, readings: usize) -> Result<Vec<db::block::Sealed>> {
     let pieces = (column.len() / readings).max(1);
     let mut blocks = Vec::with_capacity(pieces);
     for piece in 0..pieces {
         let part = column.slice(column.len() * piece / pieces..column.len() * (piece + 1) / pieces);
         let (Some(start), Some(end)) = (part.start(), part.end()) else { continue };
         let block::Block { header, data } = block::encode(&part)?;
-        blocks.push(Sealed { start, end, n: part.len(), header, data });
+        blocks.push(db::block::Sealed { start, end, n: part.len(), header, data });
     }
     Ok(blocks)
 }

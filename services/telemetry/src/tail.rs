@@ -24,6 +24,7 @@ pub struct Sealing {
     /// The log up to here is in them.
     pub upto: u64,
     from: Mark,
+    late: Vec<(i64, u64)>,
 }
 
 /// The end of a series.
@@ -41,6 +42,8 @@ pub struct Tail {
     /// The place of the first reading in `open`.
     from: Option<Mark>,
     upto: u64,
+    /// The readings in `open` that were not newer than all before them: their times, and their places in the log.
+    late: Vec<(i64, u64)>,
     sealing: Option<Sealing>,
 }
 
@@ -66,7 +69,13 @@ impl Tail {
         if newer && qualities.is_empty() {
             self.open.append(times, values);
         } else {
+            let mut newest = self.newest().max(self.open.end());
             for (index, (time, value)) in times.iter().zip(values).enumerate() {
+                if Some(*time) > newest {
+                    newest = Some(*time);
+                } else {
+                    self.late.push((*time, mark.seq));
+                }
                 self.open.upsert(*time, *value, qualities.get(index).copied().unwrap_or_default());
             }
         }
@@ -128,7 +137,8 @@ impl Tail {
             return None;
         }
         let from = self.from.take()?;
-        let sealing = Sealing { column: Arc::new(std::mem::take(&mut self.open)), upto: self.upto, from };
+        let (column, late) = (Arc::new(std::mem::take(&mut self.open)), std::mem::take(&mut self.late));
+        let sealing = Sealing { column, upto: self.upto, from, late };
         self.sealing = Some(sealing.clone());
         Some(sealing)
     }
@@ -147,7 +157,38 @@ impl Tail {
             let newer = std::mem::replace(&mut self.open, Arc::unwrap_or_clone(sealing.column));
             self.open.overlay(&newer);
             self.from = Some(sealing.from);
+            self.late.splice(0..0, sealing.late);
         }
+    }
+
+    /// Lets go of what another replica made into blocks: everything of this series up to a place in the log, which the log
+    /// must have been read up to here. `span` is the first and the last time of all its blocks. Answers how many readings
+    /// that were; `None` while some are being sealed here: ask again.
+    pub fn forget_sealed(&mut self, upto: u64, span: (i64, i64)) -> Option<usize> {
+        if self.sealing.is_some() {
+            return None;
+        }
+        if upto <= self.sealed_seq {
+            return Some(0);
+        }
+        let before = self.open.len();
+        self.late.retain(|(_, seq)| *seq > upto);
+        let mut open = Column::default();
+        if self.upto > upto {
+            // what came later in order is newer than anything in a block; what came late is known by its place
+            for (time, _) in &self.late {
+                if let Some(reading) = self.open.find(*time) {
+                    open.upsert(reading.time, reading.value, reading.quality);
+                }
+            }
+            open.overlay(&self.open.slice(self.open.range(span.1.saturating_add(1), i64::MAX)));
+        }
+        self.open = open;
+        self.from =
+            self.from.filter(|_| !self.open.is_empty()).map(|from| Mark { seq: from.seq.max(upto + 1), ..from });
+        self.sealed_seq = upto;
+        self.sealed_span = Some(self.sealed_span.map_or(span, |(a, b)| (a.min(span.0), b.max(span.1))));
+        Some(before - self.open.len())
     }
 
     /// The span of what will be sealed once this column is.
@@ -206,6 +247,38 @@ mod tests {
         assert_eq!(read(&tail), [(20, 2.5), (30, 3.0)]);
         assert_eq!((tail.sealed_seq, tail.oldest()), (1, Some(mark(2))));
         assert!(tail.may_be_sealed(15) && !tail.may_be_sealed(21));
+    }
+
+    #[test]
+    fn what_another_replica_sealed_is_let_go_and_what_came_since_stays() {
+        let mut tail = Tail::default();
+        tail.apply(&[10, 20, 30], &[1.0, 2.0, 3.0], &[], true, mark(1));
+        tail.apply(&[15], &[1.5], &[], true, mark(2));
+        // sealed up to here elsewhere; what follows is a new, a late and a revised reading
+        tail.apply(&[40], &[4.0], &[], true, mark(3));
+        tail.apply(&[25], &[2.5], &[], true, mark(4));
+        tail.apply(&[10], &[9.0], &[], true, mark(5));
+        assert_eq!(tail.forget_sealed(2, (10, 30)), Some(3));
+        assert_eq!(read(&tail), [(10, 9.0), (25, 2.5), (40, 4.0)]);
+        assert_eq!((tail.sealed_seq, tail.sealed_span), (2, Some((10, 30))));
+        assert_eq!(tail.oldest().map(|mark| mark.seq), Some(3));
+        assert_eq!(tail.forget_sealed(2, (10, 30)), Some(0), "told twice");
+        assert_eq!(tail.forget_sealed(5, (10, 40)), Some(3));
+        assert_eq!((read(&tail), tail.oldest()), (vec![], None));
+        assert_eq!(tail.latest.map(|reading| reading.time), Some(40));
+    }
+
+    #[test]
+    fn nothing_is_let_go_while_it_is_being_sealed_here() {
+        let mut tail = Tail::default();
+        tail.apply(&[10, 5], &[1.0, 0.5], &[], false, mark(1));
+        tail.begin_sealing().expect("something to seal");
+        assert_eq!(tail.forget_sealed(1, (5, 10)), None);
+        tail.apply(&[20], &[2.0], &[], true, mark(2));
+        tail.apply(&[7], &[0.7], &[], true, mark(3));
+        tail.undo_sealing();
+        assert_eq!(tail.forget_sealed(1, (5, 10)), Some(2));
+        assert_eq!(read(&tail), [(7, 0.7), (20, 2.0)]);
     }
 
     #[test]

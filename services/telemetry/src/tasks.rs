@@ -143,6 +143,10 @@ impl Projection for Sensors {
 pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
     let mut looked = Instant::now();
     while !shutdown.is_requested() {
+        if !state.ownership.is_held() {
+            shutdown.cut(tokio::time::sleep(OVERDUE_EVERY)).await;
+            continue;
+        }
         seal::seal_ripe(&state).await?;
         if looked.elapsed() >= OVERDUE_EVERY {
             looked = Instant::now();
@@ -179,6 +183,9 @@ pub async fn compact(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
 pub async fn upkeep(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
     let mut expired: Option<i64> = None;
     while shutdown.cut(tokio::time::sleep(CUT_EVERY)).await.is_some() {
+        if !state.ownership.is_held() {
+            continue;
+        }
         seal::cut_log(&state).await?;
         let now = state.clock.now_seconds();
         if expired.is_none_or(|at| now < at || now - at >= EXPIRE_EVERY) {

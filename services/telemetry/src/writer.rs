@@ -19,8 +19,8 @@ use crate::db::quarantine::Kept;
 use crate::dedup::{Found, Judge};
 use crate::engine::State;
 use crate::hub::Entry;
-use crate::ownership;
 use crate::quality::Flagger;
+use crate::replicas::Turn;
 
 /// Requests in one commit, however small they are.
 const MOST_REQUESTS: usize = 1024;
@@ -118,6 +118,9 @@ impl Writer {
     /// Writes until nobody can ask any more.
     pub async fn run(mut self) {
         while let Some(first) = self.requests.recv().await {
+            self.state.room_for_more().await;
+            // what queues while others have their turn goes into this one
+            let turn = if self.state.is_shared() { self.state.turn().await.map(Some) } else { Ok(None) };
             let mut size = first.size();
             let mut batch = vec![first];
             while size < self.state.config.commit_bytes as usize && batch.len() < MOST_REQUESTS {
@@ -125,16 +128,15 @@ impl Writer {
                 size += request.size();
                 batch.push(request);
             }
-            self.state.room_for_more().await;
             // a bug that one batch brings to light must not end the log for all
-            if AssertUnwindSafe(self.commit(batch)).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(self.commit(turn, batch)).catch_unwind().await.is_err() {
                 self.in_doubt = true;
                 tracing::error!("a commit of readings panicked; its senders are told to try again");
             }
         }
     }
 
-    async fn commit(&mut self, requests: Vec<Request>) {
+    async fn commit(&mut self, turn: Result<Option<Turn>>, requests: Vec<Request>) {
         let began = Instant::now();
         let mut repliers = Vec::with_capacity(requests.len());
         let mut work = Vec::with_capacity(requests.len());
@@ -143,7 +145,11 @@ impl Writer {
             work.push(Work { place: repliers.len(), tenant, groups, body, backfill, kept, first_answer });
             repliers.push(reply);
         }
-        match self.write(work).await {
+        let written = match turn {
+            Ok(turn) => self.write(turn, work).await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(outcomes) => {
                 metrics::ingest().commit.record(began.elapsed());
                 metrics::ingest().batches.add(repliers.len() as u64);
@@ -161,13 +167,17 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, work: Vec<Work>) -> Result<Vec<Outcome>> {
+    async fn write(&mut self, turn: Option<Turn>, work: Vec<Work>) -> Result<Vec<Outcome>> {
         let state = Arc::clone(&self.state);
-        state.ownership.check()?;
         if self.in_doubt {
-            state.catch_up().await?;
+            if turn.is_none() {
+                state.catch_up().await?; // a turn begins with that
+            }
             self.flags.forget();
             self.in_doubt = false;
+        }
+        if turn.is_some() {
+            self.flags.forget_some(&state.take_foreign());
         }
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(work.len());
         let mut first: HashMap<(Arc<str>, String, Door), usize> = HashMap::new();
@@ -199,14 +209,14 @@ impl Writer {
             outcomes.push(outcome);
         }
         drop(judge);
-        self.store(ready, &mut outcomes).await?;
+        self.store(turn, ready, &mut outcomes).await?;
         for (repeat, same) in repeats {
             outcomes[repeat] = outcomes[same].clone();
         }
         Ok(outcomes)
     }
 
-    async fn store(&mut self, ready: Vec<Work>, outcomes: &mut [Outcome]) -> Result<()> {
+    async fn store(&mut self, turn: Option<Turn>, ready: Vec<Work>, outcomes: &mut [Outcome]) -> Result<()> {
         let state = &self.state;
         let now = state.clock.now_micros();
         let logged = |work: &Work| !work.groups.is_empty();
@@ -221,13 +231,12 @@ impl Writer {
             ready.iter().for_each(|work| outcomes[work.place].seq = head);
             return Ok(());
         }
-        let mut tx = state.databases.log.tx(&Scope::system()).await?;
-        let mut mark = if batches > 0 {
-            let epoch = state.ownership.epoch();
-            db::log::advance(&mut tx, epoch, batches, bytes, readings).await?.ok_or_else(ownership::elsewhere)?
-        } else {
-            state.mark()
+        let (mut tx, _order) = match turn {
+            Some(turn) => (turn.tx, Some(turn.order)),
+            None => (state.databases.log.tx(&Scope::system()).await?, None),
         };
+        let mut mark =
+            if batches > 0 { db::log::advance(&mut tx, batches, bytes, readings).await? } else { state.mark() };
         let (mut rows, mut entries) = (Vec::new(), Vec::new());
         for work in ready {
             if logged(&work) {

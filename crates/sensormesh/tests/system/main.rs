@@ -12,6 +12,7 @@ mod network;
 mod operator;
 mod readings;
 mod recordings;
+mod replicas;
 mod streams;
 
 use sensormesh_testkit::system::{Builder, Shape, System};

@@ -222,3 +222,71 @@ async fn a_consumer_that_is_killed_between_its_effect_and_the_commit_has_no_effe
         assert_eq!(letters(&store).await, [0_i64; 0]);
     }
 }
+
+/// Numbers that also counts in memory what it hears of.
+#[derive(Clone, Default)]
+struct Counted {
+    numbers: Numbers,
+    heard: Arc<Mutex<std::collections::BTreeSet<i64>>>,
+}
+
+impl Projection for Counted {
+    type Message = i64;
+
+    async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<i64>>>> {
+        self.numbers.open(cursor).await
+    }
+
+    async fn apply(&self, tx: &mut Tx, reset: bool, messages: &[i64]) -> Result<()> {
+        self.numbers.apply(tx, reset, messages).await
+    }
+
+    fn applied(&self, _: bool, messages: &[i64]) {
+        self.heard.lock().extend(messages);
+    }
+
+    fn letter(&self, message: &i64) -> Vec<u8> {
+        self.numbers.letter(message)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_replicas_one_applies_a_stream_and_all_hear_of_it() {
+    for place in places().split_off(1) {
+        let numbers = Numbers { cut: 2, ..Numbers::default() };
+        let mut replicas = Vec::new();
+        for _ in 0..3 {
+            let store = place.open().await;
+            let counted = Counted { numbers: numbers.clone(), ..Counted::default() };
+            let task = tokio::spawn({
+                let (store, counted) = (store.clone(), counted.clone());
+                async move { store.follow("numbers", counted).await }
+            });
+            replicas.push((store, counted, task));
+        }
+        let mut told = 0;
+        for left in (1..=3).rev() {
+            for _ in 0..10 {
+                numbers.log.lock().extend(told..told + 2);
+                told += 2;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let expected = each_once(0..told);
+            let (store, ..) = &replicas[0];
+            let all = || async { (applied(store).await.len() as i64 == told).then_some(()) };
+            sensormesh_testkit::system::eventually(Duration::from_secs(30), all).await.expect("all is applied");
+            assert_eq!(applied(store).await, expected, "with {left} replicas");
+            for (_, counted, _) in &replicas {
+                let all = || async { (counted.heard.lock().len() as i64 == told).then_some(()) };
+                sensormesh_testkit::system::eventually(Duration::from_secs(30), all).await.expect("all is heard");
+            }
+            // whichever it is that applies, it goes
+            let (_, _, task) = replicas.remove(0);
+            task.abort();
+            task.await.expect_err("killed");
+            if replicas.is_empty() {
+                return;
+            }
+        }
+    }
+}

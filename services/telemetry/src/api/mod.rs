@@ -83,9 +83,9 @@ impl Api {
         }
     }
 
-    /// Whether this replica cannot vouch for the latest readings: another one has taken the log over.
+    /// Whether this replica cannot vouch for the latest readings: others may have written what it could not read.
     fn is_stale(&self) -> bool {
-        self.engine.ownership.check().is_err()
+        !self.engine.follows()
     }
 
     fn now(&self) -> prost_types::Timestamp {
@@ -199,7 +199,7 @@ impl TelemetryService for Api {
         request: Request<pb::WatchReadingsRequest>,
     ) -> Result<Response<Self::WatchReadingsStream>, Status> {
         let caller = sensormesh_mesh::caller(&request)?.clone();
-        Ok(Response::new(self.watch(&caller, request.into_inner())?))
+        Ok(Response::new(self.watch(&caller, request.into_inner()).await?))
     }
 
     async fn measure_completeness(

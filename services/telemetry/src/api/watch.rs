@@ -40,13 +40,13 @@ const SNAPSHOT: usize = 1000;
 const PAGE: u32 = 16;
 
 impl Api {
-    pub(super) fn watch(
+    pub(super) async fn watch(
         &self,
         caller: &Caller,
         request: pb::WatchReadingsRequest,
     ) -> Result<Answers<pb::WatchReadingsResponse>> {
         let engine = &self.engine;
-        let after = if request.cursor.is_empty() { None } else { Some(engine.place(&request.cursor)?) };
+        let after = if request.cursor.is_empty() { None } else { Some(engine.place(&request.cursor).await?) };
         if let Some(after) = after {
             check_retention(engine, after)?;
         }

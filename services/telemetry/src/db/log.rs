@@ -6,8 +6,11 @@ use sensormesh_types::{Error, Result};
 
 use crate::tail::Mark;
 
-/// The one shard of a log on one machine; more come with more replicas.
+/// The one shard of the log: all of it is in one order, whichever replica writes it.
 pub const SHARD: i64 = 0;
+
+/// How long the database waits for a writer that has its turn and says nothing, before it takes the turn away.
+const SILENCE: &str = "3s";
 
 /// How many rows one INSERT writes, largest first: few texts, so that each is prepared once; not many rows, because SQLite
 /// looks for each parameter among all of them.
@@ -92,6 +95,10 @@ pub async fn head(read: &mut Read) -> Result<Head> {
         .bind(SHARD)
         .fetch_one()
         .await?;
+    head_of(&row)
+}
+
+fn head_of(row: &Row) -> Result<Head> {
     Ok(Head {
         mark: Mark { seq: row.get("seq")?, bytes: row.get("bytes")?, readings: row.get("readings")? },
         sealed: row.get("sealed")?,
@@ -99,36 +106,42 @@ pub async fn head(read: &mut Read) -> Result<Head> {
     })
 }
 
-/// Takes the shard over for the holder of the lease of this epoch: who held it before can no longer write.
-pub async fn take_over(tx: &mut Tx, epoch: u64) -> Result<()> {
-    tx.query("UPDATE shard SET epoch = $1 WHERE tenant = '' AND shard = $2")
-        .bind(number(epoch)?)
+/// Waits until no other replica writes and keeps all of them from writing until the transaction ends; answers where the log
+/// stands. PostgreSQL only: a SQLite file has one writer by nature. A holder that is paused loses its turn after 3 s.
+///
+/// UNAVAILABLE where another replica's turn takes longer than a statement may wait for a lock.
+pub async fn take_turn(tx: &mut Tx) -> Result<Head> {
+    let row = tx
+        .query(
+            "SELECT seq, bytes, readings, sealed, trimmed, \
+             set_config('idle_in_transaction_session_timeout', $1, true) AS silence \
+             FROM shard WHERE tenant = '' AND shard = $2 FOR UPDATE",
+        )
+        .bind(SILENCE)
         .bind(SHARD)
-        .execute()
+        .fetch_one()
         .await?;
-    Ok(())
+    head_of(&row)
 }
 
-/// Takes `batches` places at the end and returns the head as it was before; `None` where the shard was taken over.
-pub async fn advance(tx: &mut Tx, epoch: u64, batches: u64, bytes: u64, readings: u64) -> Result<Option<Mark>> {
+/// Takes `batches` places at the end and returns the head as it was before.
+pub async fn advance(tx: &mut Tx, batches: u64, bytes: u64, readings: u64) -> Result<Mark> {
     let row = tx
         .query(
             "UPDATE shard SET seq = seq + $1, bytes = bytes + $2, readings = readings + $3 \
-             WHERE tenant = '' AND shard = $4 AND epoch = $5 RETURNING seq, bytes, readings",
+             WHERE tenant = '' AND shard = $4 RETURNING seq, bytes, readings",
         )
         .bind(number(batches)?)
         .bind(number(bytes)?)
         .bind(number(readings)?)
         .bind(SHARD)
-        .bind(number(epoch)?)
-        .fetch_optional()
+        .fetch_one()
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Mark {
+    Ok(Mark {
         seq: row.get::<u64>("seq")? - batches,
         bytes: row.get::<u64>("bytes")? - bytes,
         readings: row.get::<u64>("readings")? - readings,
-    }))
+    })
 }
 
 /// Every shard and its head.

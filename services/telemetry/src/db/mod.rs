@@ -54,7 +54,7 @@ impl Databases {
     /// After a restore: the log goes on behind everything that is sealed, and a good way on. A backup copies the log before
     /// the blocks, so that no reading is in neither; blocks may then be ahead of the log.
     pub async fn restored(&self) -> Result<()> {
-        let sealed = series::sealed(&mut self.main.read(&Scope::system()).await?).await?;
+        let sealed = series::sealed_of_shards(&mut self.main.read(&Scope::system()).await?).await?;
         let heads = log::heads(&mut self.log.read(&Scope::system()).await?).await?;
         let mut tx = self.log.tx(&Scope::system()).await?;
         for (shard, _) in heads {

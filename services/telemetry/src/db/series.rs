@@ -5,6 +5,7 @@ use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
 use crate::catalog::Series;
+use crate::replicas::Sealed;
 use crate::tail::Tail;
 
 /// A series as it stands on disk.
@@ -20,13 +21,14 @@ pub struct Stored {
     pub tail: Tail,
 }
 
-/// Every series.
-pub async fn list(read: &mut Read) -> Result<Vec<Stored>> {
+/// Every series whose number is greater than `after`.
+pub async fn list(read: &mut Read, after: u32) -> Result<Vec<Stored>> {
     let rows = read
         .query(
             "SELECT tenant, series, sensor_id, sealed_seq, sealed_start, sealed_end, latest_time, latest_bits, \
-             latest_quality, rolled_end FROM series",
+             latest_quality, rolled_end FROM series WHERE series > $1",
         )
+        .bind(after)
         .fetch_all()
         .await?;
     rows.iter().map(stored).collect()
@@ -43,22 +45,44 @@ fn stored(row: &Row) -> Result<Stored> {
 }
 
 /// Up to where anything of each shard is sealed.
-pub async fn sealed(read: &mut Read) -> Result<Vec<(i64, u64)>> {
+pub async fn sealed_of_shards(read: &mut Read) -> Result<Vec<(i64, u64)>> {
     let rows = read.query("SELECT shard, MAX(sealed_seq) AS sealed FROM series GROUP BY shard").fetch_all().await?;
     rows.iter().map(|row| Ok((row.get("shard")?, row.get("sealed")?))).collect()
 }
 
-/// Gives a sensor its number.
-pub async fn insert(tx: &mut Tx, tenant: &str, sensor_id: &str, number: u32) -> Result<()> {
-    tx.query(
-        "INSERT INTO series (tenant, series, sensor_id, shard, sealed_seq, latest_quality) VALUES ($1, $2, $3, 0, 0, 0)",
-    )
-    .bind(tenant)
-    .bind(number)
-    .bind(sensor_id)
-    .execute()
-    .await?;
-    Ok(())
+/// What every series is sealed up to, with the first and the last time of that; those of which nothing is are left out.
+pub async fn sealed(read: &mut Read) -> Result<Vec<Sealed>> {
+    let rows = read
+        .query(
+            "SELECT series, sealed_seq, sealed_start, sealed_end FROM series \
+             WHERE sealed_seq > 0 AND sealed_start IS NOT NULL AND sealed_end IS NOT NULL",
+        )
+        .fetch_all()
+        .await?;
+    let sealed = |row: &Row| {
+        Ok(Sealed {
+            series: row.get("series")?,
+            upto: row.get("sealed_seq")?,
+            start: row.get("sealed_start")?,
+            end: row.get("sealed_end")?,
+        })
+    };
+    rows.iter().map(sealed).collect()
+}
+
+/// Gives a sensor its number. False where another replica was faster with the number or with the sensor.
+pub async fn insert(tx: &mut Tx, tenant: &str, sensor_id: &str, number: u32) -> Result<bool> {
+    let inserted = tx
+        .query(
+            "INSERT INTO series (tenant, series, sensor_id, shard, sealed_seq, latest_quality) \
+         VALUES ($1, $2, $3, 0, 0, 0) ON CONFLICT DO NOTHING",
+        )
+        .bind(tenant)
+        .bind(number)
+        .bind(sensor_id)
+        .execute()
+        .await?;
+    Ok(inserted == 1)
 }
 
 /// Notes what of a series is sealed, and its latest reading. False where more of it is sealed already, by another replica

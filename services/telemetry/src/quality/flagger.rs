@@ -1,5 +1,6 @@
 //! Puts what is about to be stored to its sensors' tests.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -46,6 +47,11 @@ impl Flagger {
     /// Forgets everything: what was last looked at may not have been stored. It is read again when it is needed.
     pub fn forget(&mut self) {
         self.tracks.clear();
+    }
+
+    /// Forgets some series, whose readings others have stored in between.
+    pub fn forget_some(&mut self, series: &HashSet<u32>) {
+        self.tracks.retain(|number, _| !series.contains(number));
     }
 
     async fn track(&mut self, state: &State, series: &Arc<Series>, tests: Tests) -> Result<&mut Track> {

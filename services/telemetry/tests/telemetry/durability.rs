@@ -90,23 +90,6 @@ pub async fn sensors_known_before_are_taken_without_devices(engine: Engine) {
     assert_eq!(call!(user.list_readings(list)).expect("list").readings.len(), 2);
 }
 
-pub async fn a_second_replica_waits_for_the_log(url: String) {
-    use sensormesh_telemetry::{Databases, Engine};
-    use sensormesh_types::Clock;
-    let config = sensormesh_store::Config::at(url);
-    let open = || async {
-        let databases = Databases::open(&config, Clock::system()).await.expect("databases");
-        Engine::open(Config::default(), databases, Clock::system()).await.expect("engine")
-    };
-    let first = open().await;
-    let second = open();
-    tokio::pin!(second);
-    let waiting = tokio::time::timeout(Duration::from_millis(1500), &mut second).await;
-    assert!(waiting.is_err(), "the second replica did not wait");
-    drop(first);
-    tokio::time::timeout(Duration::from_secs(20), second).await.expect("the second replica takes over");
-}
-
 /// A sender that goes away while its sensors get their numbers leaves nothing in the way of the next one.
 pub async fn numbers_are_given_though_who_asked_for_them_has_gone(engine: Engine) {
     use sensormesh_telemetry::{Databases, Engine as Readings};

@@ -11,6 +11,7 @@ mod merging;
 mod quality;
 mod quarantine;
 mod recorded;
+mod replicas;
 mod retention;
 mod rows;
 mod stream;
@@ -100,12 +101,29 @@ on_both_engines!(
     export::an_export_is_refused_before_its_first_byte,
 );
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_replica_waits_for_the_log() {
-    if let Some(url) = sensormesh_testkit::postgres::url_for_new_database() {
-        durability::a_second_replica_waits_for_the_log(url).await;
-    }
+/// Makes tests of several replicas, which only PostgreSQL has.
+macro_rules! with_replicas {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        mod several {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(url) = sensormesh_testkit::postgres::url_for_new_database() {
+                    super::$module::$name(url).await;
+                }
+            })*
+        }
+    };
 }
+
+with_replicas!(
+    replicas::what_one_replica_takes_all_of_them_serve,
+    replicas::a_batch_has_one_answer_whichever_replica_is_asked,
+    replicas::sensors_get_one_number_though_replicas_number_at_once,
+    replicas::replicas_that_write_at_once_lose_and_repeat_nothing,
+    replicas::what_one_replica_seals_the_others_let_go,
+    replicas::a_turn_that_is_not_given_back_is_waited_for,
+    quality::a_replica_judges_by_what_another_one_took,
+);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_are_taken_in_process() {

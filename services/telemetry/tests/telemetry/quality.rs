@@ -228,3 +228,26 @@ pub async fn sensors_beyond_the_quota_are_refused_on_both_doors(engine: Engine) 
     let other = system.user("other", Role::Operator, &[]);
     assert_eq!(other.send(vec![reading("a.c", NOW, 1.0)]).await.expect("taken").accepted, 1);
 }
+
+pub async fn a_replica_judges_by_what_another_one_took(url: String) {
+    let first = System::start(Engine::Postgres(url)).await;
+    let second = first.replica().await;
+    let users = [first.operator(), second.operator()];
+    for id in ["lab.a", "lab.b"] {
+        first.devices.put("default", tested(id, all_tests()));
+        known(&users[0], id).await;
+        known(&users[1], id).await;
+    }
+    let values = [(0, 1.0), (1, 2.0), (2, 60.0), (3, 1.0), (4, 2.0), (20, 2.5), (21, 7.0), (22, 7.0)];
+    for (place, (second, value)) in values.into_iter().chain((23..28).map(|second| (second, 7.0))).enumerate() {
+        let time = START + second * SECOND;
+        // one sensor's by turns, the other's all to one
+        assert_eq!(users[place % 2].send(vec![reading("lab.a", time, value)]).await.expect("taken").accepted, 1);
+        assert_eq!(users[0].send(vec![reading("lab.b", time, value)]).await.expect("taken").accepted, 1);
+    }
+    let alone = found(&users[0], "lab.b").await;
+    assert!(alone.len() > 3, "{alone:?}");
+    assert_eq!(found(&users[0], "lab.a").await, alone);
+    let seen = || async { found(&users[1], "lab.a").await == alone && found(&users[1], "lab.b").await == alone };
+    eventually("the other shows the same", seen).await;
+}

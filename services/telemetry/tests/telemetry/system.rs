@@ -79,14 +79,38 @@ impl System {
             Engine::Sqlite => url_in(folder.path()),
             Engine::Postgres(url) => url,
         };
+        Self::of(registry, clock, folder, database, Devices::default(), config).await
+    }
+
+    /// Another replica on the same database, with the same `devices`.
+    pub async fn replica(&self) -> Self {
+        let folder = tempfile::tempdir().expect("directory");
+        let (clock, devices) = (self.clock.clone(), self.devices.clone());
+        Self::of(LocalRegistry::new(), clock, folder, self.database.clone(), devices, self.config.clone()).await
+    }
+
+    async fn of(
+        registry: LocalRegistry,
+        clock: Clock,
+        folder: TempDir,
+        database: String,
+        devices: Devices,
+        config: Config,
+    ) -> Self {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
         let edge = part(&registry, "edge", &clock);
-        let devices = Devices::default();
         let (telemetry, fake) = (None, None);
         let mut system = Self { clock, devices, registry, edge, pair, folder, database, config, telemetry, fake };
         system.start_devices().await;
         system.start_telemetry().await;
         system
+    }
+
+    /// Stops the service cleanly.
+    pub async fn stop(&mut self) {
+        let (running, shutdown) = self.telemetry.take().expect("telemetry runs");
+        shutdown.request();
+        running.stopped().await;
     }
 
     async fn serve(&self, service: Service, mesh: &Mesh) -> (Running, Shutdown) {
@@ -120,17 +144,14 @@ impl System {
 
     async fn start_telemetry(&mut self) {
         let mesh = part(&self.registry, "telemetry", &self.clock);
-        let config = sensormesh_store::Config::at(&self.database);
-        let databases = Databases::open(&config, self.clock.clone()).await.expect("databases");
+        let databases = self.databases().await;
         let service = sensormesh_telemetry::start(self.config.clone(), &mesh, databases).await.expect("start");
         self.telemetry = Some(self.serve(service, &mesh).await);
     }
 
     /// Stops the service cleanly and starts it again on the same databases.
     pub async fn restart(&mut self) {
-        let (running, shutdown) = self.telemetry.take().expect("telemetry runs");
-        shutdown.request();
-        running.stopped().await;
+        self.stop().await;
         self.start_telemetry().await;
     }
 
@@ -147,20 +168,23 @@ impl System {
                 std::fs::copy(&file, copy.join(file.file_name().expect("name"))).expect("copied");
             }
         }
-        let (running, shutdown) = self.telemetry.take().expect("telemetry runs");
-        shutdown.request();
-        running.stopped().await;
+        self.stop().await;
         self.database = url_in(&copy);
         self.start_telemetry().await;
     }
 
     /// How many blocks of readings there are.
     pub async fn count_blocks(&self) -> u64 {
-        let config = sensormesh_store::Config::at(&self.database);
-        let databases = Databases::open(&config, self.clock.clone()).await.expect("databases");
+        let databases = self.databases().await;
         let mut read = databases.main.read(&Scope::system()).await.expect("read");
         let row = read.query("SELECT COUNT(*) AS n FROM block WHERE level = 0").fetch_one().await.expect("row");
         row.get("n").expect("count")
+    }
+
+    /// The service's databases, beside it.
+    pub async fn databases(&self) -> Databases {
+        let config = sensormesh_store::Config::at(&self.database);
+        Databases::open(&config, self.clock.clone()).await.expect("databases")
     }
 
     fn files(&self) -> PathBuf {

@@ -165,7 +165,7 @@ export type ListReadingsResponse = Message<"sensormesh.telemetry.v1.ListReadings
   asOf?: Timestamp | undefined;
 
   /**
-   * This replica no longer owns the log of readings: what came since it lost it is missing.
+   * This replica could not read the log of readings for 5 s: what other replicas took since then may be missing.
    *
    * @generated from field: bool stale = 5;
    */
@@ -242,7 +242,7 @@ export type ListLatestReadingsResponse = Message<"sensormesh.telemetry.v1.ListLa
   asOf?: Timestamp | undefined;
 
   /**
-   * This replica no longer owns the log of readings: what came since it lost it is missing.
+   * This replica could not read the log of readings for 5 s: what other replicas took since then may be missing.
    *
    * @generated from field: bool stale = 4;
    */
