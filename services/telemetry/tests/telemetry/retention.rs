@@ -86,7 +86,9 @@ pub async fn summaries_of_what_is_gone_come_from_its_rollups(engine: Engine) {
             let error = call!(user.aggregate_readings(request.clone())).expect_err("refused");
             assert_eq!((error.code(), error.reason()), (Code::Precondition, "ROLLED_UP"));
             let until = error.metadata("rolled_up_until").expect("until when").to_owned();
-            let from = time::from_nanos(until.parse::<jiff::Timestamp>().expect("a time").as_nanosecond() as i64 + 1);
+            // the interval that this lies in begins before it
+            let until = until.parse::<jiff::Timestamp>().expect("a time").as_nanosecond() as i64;
+            let from = time::from_nanos(until + 3600 * SECOND);
             let later = pb::AggregateReadingsRequest { start_time: Some(from), ..request };
             call!(user.aggregate_readings(later)).expect("nothing is left to refuse");
         }
