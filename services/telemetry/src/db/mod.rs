@@ -2,6 +2,8 @@
 
 pub mod block;
 pub mod calibration;
+#[cfg(test)]
+pub mod damage;
 pub mod log;
 pub mod quarantine;
 pub mod retention;

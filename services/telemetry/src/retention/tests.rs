@@ -57,7 +57,7 @@ async fn what_is_sealed_moves_its_start_and_keeps_its_end() {
         assert!(end > NOW);
         assert_eq!(series.tail.lock().sealed_span, Some((left[0].0, last[0].0)));
         let mut read = rig.engine.databases.main.read(&sensormesh_types::Scope::system()).await.expect("read");
-        let stored = db::series::list(&mut read).await.expect("list").remove(0);
+        let stored = db::series::list(&mut read, 0).await.expect("list").remove(0);
         assert_eq!(stored.tail.sealed_span, Some((left[0].0, last[0].0)));
     }
 }

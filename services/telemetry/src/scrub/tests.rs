@@ -1,9 +1,10 @@
 //! Damage, made by hand.
 
-use sensormesh_types::{Code, Scope};
+use sensormesh_types::Code;
 
 use super::*;
 use crate::Config;
+use crate::db::damage::flip;
 use crate::rig::{DAY, NOW, Rig, SECOND};
 
 /// A series with raw blocks, rollups and a batch in the log.
@@ -20,34 +21,6 @@ async fn filled(rig: &Rig) -> Arc<Series> {
     series
 }
 
-/// Changes one byte of a column of every row of a table.
-async fn damage(rig: &Rig, level: Option<i32>) -> Vec<Vec<u8>> {
-    let (store, table, column, filter) = match level {
-        Some(level) => (&rig.engine.databases.main, "block", "data", format!("level = {level}")),
-        None => (&rig.engine.databases.log, "reading_log", "body", "seq = 2".to_owned()),
-    };
-    let mut tx = store.tx(&Scope::system()).await.expect("tx");
-    let rows = tx
-        .query_built(format!("SELECT {column} AS bytes FROM {table} WHERE {filter}"))
-        .fetch_all()
-        .await
-        .expect("rows");
-    let before: Vec<Vec<u8>> = rows.iter().map(|row| row.get("bytes").expect("bytes")).collect();
-    for bytes in &before {
-        let mut damaged = bytes.clone();
-        let middle = damaged.len() / 2;
-        damaged[middle] ^= 1;
-        replace(&mut tx, (table, column), bytes, damaged).await;
-    }
-    tx.commit().await.expect("commit");
-    before
-}
-
-async fn replace(tx: &mut sensormesh_store::Tx, (table, column): (&str, &str), old: &[u8], new: Vec<u8>) {
-    let sql = format!("UPDATE {table} SET {column} = $1 WHERE {column} = $2");
-    assert_eq!(tx.query_built(sql).bind(new).bind(old).execute().await.expect("changed"), 1);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_is_named_and_no_longer_so_once_it_is_whole() {
     for rig in Rig::on_both(Config { retention_days: 1, ..Config::default() }).await {
@@ -59,27 +32,20 @@ async fn what_is_damaged_is_named_and_no_longer_so_once_it_is_whole() {
         verify_log(state).await.expect("verified");
         assert_eq!(state.damaged.condition(), Condition::Well);
         for level in [0, 1, 2] {
-            let before = damage(&rig, Some(level)).await;
-            assert!(!before.is_empty(), "level {level}");
+            let blocks = flip(&rig.engine.databases, Some(level)).await;
+            assert!(blocks > 0, "level {level}");
             verify_series(state, &series).await.expect("verified");
             assert!(
                 matches!(state.damaged.condition(), Condition::Degraded(words) if words.contains("lab.a of default from 202"))
             );
             let found = check(&rig.engine.databases).await.expect("checked").damaged;
-            assert_eq!(found.len(), before.len());
+            assert_eq!(found.len(), blocks);
             assert!(found[0].contains(&format!("level {level}")), "{found:?}");
-            let mut tx = rig.engine.databases.main.tx(&Scope::system()).await.expect("tx");
-            for bytes in before {
-                let mut damaged = bytes.clone();
-                let middle = damaged.len() / 2;
-                damaged[middle] ^= 1;
-                replace(&mut tx, ("block", "data"), &damaged, bytes).await;
-            }
-            tx.commit().await.expect("commit");
+            flip(&rig.engine.databases, Some(level)).await;
             verify_series(state, &series).await.expect("verified");
             assert_eq!(state.damaged.condition(), Condition::Well);
         }
-        damage(&rig, None).await;
+        flip(&rig.engine.databases, None).await;
         verify_log(state).await.expect("verified");
         assert!(matches!(state.damaged.condition(), Condition::Degraded(words) if words.contains("batch 2")));
         assert_eq!(check(&rig.engine.databases).await.expect("checked").damaged.len(), 1);
@@ -91,12 +57,12 @@ async fn a_damaged_block_ends_with_its_retention_and_damaged_rollups_keep_what_t
     for rig in Rig::on_both(Config { retention_days: 1, ..Config::default() }).await {
         let series = filled(&rig).await;
         let left = rig.readings(&series).await.len();
-        damage(&rig, Some(2)).await;
+        flip(&rig.engine.databases, Some(2)).await;
         rig.advance_days(3);
         rig.expire().await;
         assert_eq!(rig.readings(&series).await.len(), left, "they could not be added to rollups");
-        damage(&rig, Some(2)).await; // the same bit again: whole
-        damage(&rig, Some(0)).await;
+        flip(&rig.engine.databases, Some(2)).await; // the same bit again: whole
+        flip(&rig.engine.databases, Some(0)).await;
         let history = crate::history::History::open(&rig.engine, &series, (i64::MIN, i64::MAX)).await;
         assert_eq!(history.expect("found").load(0).await.expect_err("damaged").code(), Code::Corrupt);
         rig.expire().await;

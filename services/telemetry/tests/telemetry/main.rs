@@ -90,6 +90,7 @@ on_both_engines!(
     watch::cursors_that_cannot_be_resumed_are_refused,
     watch::a_reader_that_takes_nothing_is_ended_with_its_cursor,
     recorded::a_recording_comes_back_and_its_means_are_exact,
+    recorded::a_recordings_means_outlive_its_readings,
     summaries::statistics_equal_a_naive_recount_on_every_page,
     summaries::a_counters_increases_add_up_over_resets_and_pages,
     summaries::days_are_those_of_the_time_zone,

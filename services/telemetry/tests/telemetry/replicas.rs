@@ -139,7 +139,7 @@ pub async fn replicas_that_write_at_once_lose_and_repeat_nothing(url: String) {
         for (number, place) in order.iter().enumerate() {
             let start = NOW - 100_000 * SECOND + *place as i64 * 20 * SECOND;
             let values: Vec<f64> = (0..20).map(|i| (place * 20 + i) as f64).collect();
-            let groups = series.iter().map(|series| group(*series, start, SECOND, &values)).collect();
+            let groups = series.iter().map(|series| group(*series, start, SECOND, &values)).collect::<Vec<_>>();
             ingest.send(batch(number as u64 + 1, groups)).await;
         }
         let answers = ingest.through(BATCHES).await;

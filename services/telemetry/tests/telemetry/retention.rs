@@ -86,7 +86,9 @@ pub async fn summaries_of_what_is_gone_come_from_its_rollups(engine: Engine) {
             let error = call!(user.aggregate_readings(request.clone())).expect_err("refused");
             assert_eq!((error.code(), error.reason()), (Code::Precondition, "ROLLED_UP"));
             let until = error.metadata("rolled_up_until").expect("until when").to_owned();
-            let from = time::from_nanos(until.parse::<jiff::Timestamp>().expect("a time").as_nanosecond() as i64 + 1);
+            // the interval that this lies in begins before it
+            let until = until.parse::<jiff::Timestamp>().expect("a time").as_nanosecond() as i64;
+            let from = time::from_nanos(until + 3600 * SECOND);
             let later = pb::AggregateReadingsRequest { start_time: Some(from), ..request };
             call!(user.aggregate_readings(later)).expect("nothing is left to refuse");
         }
@@ -104,7 +106,7 @@ pub async fn summaries_of_what_is_gone_come_from_its_rollups(engine: Engine) {
 }
 
 pub async fn readings_are_deleted_by_who_may(engine: Engine) {
-    let system = System::start(engine).await;
+    let mut system = System::start(engine).await;
     let user = system.operator();
     fill(&user, "lab.a", NOW - 5_000 * SECOND, SECOND, &(0..5_000).map(f64::from).collect::<Vec<_>>()).await;
     let delete = |from: i64, to: i64| pb::DeleteReadingsRequest {
@@ -126,4 +128,12 @@ pub async fn readings_are_deleted_by_who_may(engine: Engine) {
     assert_eq!(left, (0..2_000).chain(4_000..5_000).map(f64::from).collect::<Vec<_>>());
     assert_eq!(call!(admin.delete_readings(delete(-100, 1_000))).expect("deleted").readings, 100);
     assert_eq!(user.latest().await[0].2, 4_899.0);
+    // also of a sensor that nobody has registered any more
+    system.devices.delete("default", "lab.a");
+    system.restart().await;
+    let (user, admin) = (system.operator(), system.user("default", Role::Admin, &[]));
+    let everything = pb::DeleteReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
+    let deleted = call!(admin.delete_readings(everything)).expect("deleted").readings;
+    assert_eq!(deleted, 2_900);
+    assert_eq!((user.readings("lab.a").await.len(), user.latest().await.len()), (0, 0));
 }
