@@ -89,7 +89,10 @@ async fn databases(config: &Database, is_there: impl Fn(&str) -> bool) -> Result
                 databases.main.close().await;
                 databases.log.close().await;
             }
-            Err(error) => found.push(Finding::of(sensormesh_telemetry::NAME, "database", &error)),
+            Err(error) => {
+                let name = error.metadata("database").unwrap_or(sensormesh_telemetry::NAME);
+                found.push(Finding::of(name, "database", &error));
+            }
         }
     }
     Ok(found)

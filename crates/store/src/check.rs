@@ -37,7 +37,7 @@ impl Finding {
 
     /// Names a part of what it is about.
     #[must_use]
-    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+    pub fn with(mut self, key: &str, value: &(impl std::fmt::Display + ?Sized)) -> Self {
         self.object.insert(key.to_owned(), value.to_string());
         self
     }
@@ -60,7 +60,7 @@ impl Store {
             match sums::changed(path) {
                 Ok(ranges) => found.extend(ranges.into_iter().map(|range| {
                     Finding::new(name, "file", "it is not what it was when it was closed")
-                        .with("bytes", format!("{}..{}", range.start, range.end))
+                        .with("bytes", &format!("{}..{}", range.start, range.end))
                 })),
                 Err(error) => found.push(Finding::of(name, "file", &error)),
             }

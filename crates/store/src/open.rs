@@ -75,7 +75,7 @@ impl Store {
             disk.look();
         }
         let identity = migrate::run(&pools, service, migrations, &clock).await?;
-        let inner = Self::assemble(service, config, clock, pools, identity);
+        let inner = Self::assemble(service, config, clock, pools, &identity);
         inner.look_at_disk();
         let stop = CancellationToken::new();
         upkeep::start(&inner, &stop);
@@ -96,7 +96,7 @@ impl Store {
             }
         };
         let identity = migrate::identity_of(&pools).await?;
-        Ok(Self { inner: Self::assemble(service, config, clock, pools, identity), _upkeep: None })
+        Ok(Self { inner: Self::assemble(service, config, clock, pools, &identity), _upkeep: None })
     }
 
     fn assemble(
@@ -104,7 +104,7 @@ impl Store {
         config: &Config,
         clock: Clock,
         pools: Pools,
-        identity: migrate::Identity,
+        identity: &migrate::Identity,
     ) -> Arc<Inner> {
         let readers = Breaker::new();
         // On PostgreSQL readers and writers share their connections, and so their luck.

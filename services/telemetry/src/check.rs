@@ -35,10 +35,10 @@ async fn blocks(main: &Store, found: &mut Vec<Finding>) -> Result<()> {
             let Err(error) = block.verify() else { continue };
             let finding = Finding::new(main.service(), "block", error.to_string())
                 .with("tenant", &block.tenant)
-                .with("series", block.series)
-                .with("part", block.span.part)
-                .with("start_ns", block.span.start)
-                .with("end_ns", block.span.end);
+                .with("series", &block.series)
+                .with("part", &block.span.part)
+                .with("start_ns", &block.span.start)
+                .with("end_ns", &block.span.end);
             found.push(match &block.sensor_id {
                 Some(sensor_id) => finding.with("sensor_id", sensor_id),
                 None => finding,
@@ -65,8 +65,8 @@ async fn batches(log: &Store, found: &mut Vec<Finding>) -> Result<()> {
                 let named = |problem: &str| {
                     Finding::new(log.service(), "reading_log", problem)
                         .with("tenant", &batch.tenant)
-                        .with("seq", batch.mark.seq)
-                        .with("time", batch.time)
+                        .with("seq", &batch.mark.seq)
+                        .with("time", &batch.time)
                 };
                 if !batch.is_intact() {
                     found.push(named("the batch's checksum is wrong"));
@@ -80,7 +80,7 @@ async fn batches(log: &Store, found: &mut Vec<Finding>) -> Result<()> {
         let (bytes, readings) = (head.mark.bytes, head.mark.readings);
         if before.contains_key(shard) && (end.bytes, end.readings) != (bytes, readings) {
             found.push(
-                Finding::new(log.service(), "reading_log", "the last batch is missing").with("seq", head.mark.seq),
+                Finding::new(log.service(), "reading_log", "the last batch is missing").with("seq", &head.mark.seq),
             );
         }
         if head.sealed > head.mark.seq || head.trimmed > head.mark.seq {

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::backup::program;
 use crate::start;
 
-/// How many bits are flipped; `SENSORMESH_TEST_BITS` says another number.
+/// How many bits are flipped; `TEST_BITS` says another number.
 const BITS: usize = 60;
 
 /// A sequence of numbers that a seed decides: splitmix64, <https://prng.di.unimi.it/splitmix64.c>.
@@ -69,10 +69,9 @@ async fn every_flipped_bit_is_found() {
     let check_backup = || program(&["check", &words(&backup)]);
     assert!(check_data().status.success() && check_backup().status.success());
 
-    let seed =
-        variable("SENSORMESH_TEST_SEED").unwrap_or_else(|| u64::from_le_bytes(sensormesh_types::random::bytes()));
-    let count = variable("SENSORMESH_TEST_BITS").map_or(BITS, |n| usize::try_from(n).expect("small"));
-    println!("{count} bits, SENSORMESH_TEST_SEED={seed}");
+    let seed = variable("TEST_SEED").unwrap_or_else(|| u64::from_le_bytes(sensormesh_types::random::bytes()));
+    let count = variable("TEST_BITS").map_or(BITS, |n| usize::try_from(n).expect("small"));
+    println!("{count} bits, TEST_SEED={seed}");
     let mut numbers = Numbers(seed);
     for i in 0..count {
         let of = if i % 2 == 0 { &databases } else { &kept };

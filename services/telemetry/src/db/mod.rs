@@ -13,7 +13,7 @@ pub mod sensor;
 pub mod series;
 
 use sensormesh_store::{Config, Migration, Store};
-use sensormesh_types::{Clock, Result, Scope};
+use sensormesh_types::{Clock, Error, Result, Scope};
 
 const MAIN: &[Migration] = &[
     Migration { version: 1, name: "telemetry", sql: include_str!("../../migrations/0001_telemetry.sql") },
@@ -46,10 +46,11 @@ impl Databases {
         Ok(Self { main, log })
     }
 
-    /// Opens both as they are, to look at them: nothing is written.
+    /// Opens both as they are, to look at them: nothing is written. An error names the `database` it is about.
     pub async fn inspect(config: &Config, clock: Clock) -> Result<Self> {
-        let main = Store::inspect("telemetry", config, clock.clone()).await?;
-        let log = Store::inspect("telemetry-log", config, clock).await?;
+        let named = |name: &'static str| move |error: Error| error.with("database", name);
+        let main = Store::inspect("telemetry", config, clock.clone()).await.map_err(named("telemetry"))?;
+        let log = Store::inspect("telemetry-log", config, clock).await.map_err(named("telemetry-log"))?;
         Ok(Self { main, log })
     }
 
