@@ -7,6 +7,7 @@ use sensormesh_types::{Result, Scope};
 
 use crate::db::block::Kept;
 use crate::db::{self, Databases};
+use crate::scrub;
 use crate::tail::Mark;
 
 /// Blocks or batches looked at in one transaction.
@@ -22,6 +23,13 @@ pub async fn check(databases: &Databases) -> Result<Vec<Finding>> {
     }
     if let Err(error) = batches(&databases.log, &mut found).await {
         found.push(Finding::of(databases.log.service(), "reading_log", &error));
+    }
+    match scrub::check(databases).await {
+        Ok(checked) => {
+            let rollups = checked.rollups.into_iter();
+            found.extend(rollups.map(|what| Finding::new(databases.main.service(), "block", what)));
+        }
+        Err(error) => found.push(Finding::of(databases.main.service(), "block", &error)),
     }
     Ok(found)
 }

@@ -467,11 +467,8 @@ impl State {
 }
 
 fn entry(batch: db::log::Batch, find: impl Fn(u32) -> Option<Arc<Series>>) -> Arc<Entry> {
-    let decoded = if batch.is_intact() {
-        batch::decode(batch.body, find)
-    } else {
-        Err(Error::internal("its checksum is wrong"))
-    };
+    let decoded =
+        if batch.is_intact() { batch::decode(batch.body, find) } else { Err(Error::internal("its checksum is wrong")) };
     let (groups, body) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {

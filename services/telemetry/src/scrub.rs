@@ -78,6 +78,8 @@ pub struct Checked {
     pub batches: u64,
     /// What is damaged, in words.
     pub damaged: Vec<String>,
+    /// Those of `damaged` that are rollups.
+    pub rollups: Vec<String>,
 }
 
 /// Verifies everything at once, without an engine: for a check of files that nobody uses, or of a backup.
@@ -99,6 +101,8 @@ pub async fn check(databases: &Databases) -> Result<Checked> {
         checked.batches += batches;
         after = last;
     }
+    let rollups = found.iter().filter(|(place, _)| matches!(place, Place::Block(_, level, _, _) if *level > 0));
+    checked.rollups = rollups.map(|(_, what)| what.clone()).collect();
     checked.damaged = found.into_iter().map(|(_, what)| what).collect();
     Ok(checked)
 }
