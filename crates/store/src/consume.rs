@@ -123,7 +123,8 @@ impl<P: Projection> Consumer<P> {
     }
 
     pub(crate) async fn open(&mut self) -> Result<BoxStream<'static, Result<Incoming<P::Message>>>> {
-        if self.lead.stand().await? == Standing::TookOver {
+        // what another replica has applied is in the database, and nowhere else for certain
+        if self.lead.stand().await? != Standing::Leads {
             self.resume().await?;
         }
         self.projection.open(self.cursor.clone()).await
@@ -138,7 +139,7 @@ impl<P: Projection> Consumer<P> {
         self.cursor = None;
     }
 
-    /// Goes on where the replica that applied the stream before has left off; answers whether that is another place.
+    /// Goes on where the replica that applies the stream stands, or has left off; answers whether that is another place.
     async fn resume(&mut self) -> Result<bool> {
         // with the connection that writes, so that a commit still on its way is seen
         let mut tx = self.store.tx(&Scope::system()).await?;

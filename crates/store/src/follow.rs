@@ -36,7 +36,8 @@ pub trait Projection: Send + Sync + 'static {
     /// What the stream's messages say.
     type Message: Clone + Send + Sync + 'static;
 
-    /// Opens the stream after `cursor`; without one it begins with a snapshot.
+    /// Opens the stream after `cursor`; without one it begins with a snapshot. Where replicas share the database, it may hold
+    /// what another one has applied, up to the cursor at least: what is kept in memory is read from it anew.
     fn open(
         &self,
         cursor: Option<String>,

@@ -340,9 +340,7 @@ impl State {
 
     async fn load_catalog(&self) -> Result<()> {
         let mut read = self.databases.main.read(&Scope::system()).await?;
-        for told in db::sensor::list(&mut read).await? {
-            self.catalog.put_sensor(&told.tenant, &told.sensor_id, told.sensor);
-        }
+        self.load_sensors(&mut read).await?;
         let sealed = self.load_series(&mut read, 0).await?;
         calibrations::load(self, &mut read).await?;
         drop(read);
@@ -355,6 +353,14 @@ impl State {
             self.mark.lock().seq = sealed;
             self.hub.publish(Vec::new(), sealed);
             self.note_trimmed(sealed);
+        }
+        Ok(())
+    }
+
+    /// Takes over what the database has of `devices`' sensors.
+    pub async fn load_sensors(&self, read: &mut Read) -> Result<()> {
+        for told in db::sensor::list(read).await? {
+            self.catalog.put_sensor(&told.tenant, &told.sensor_id, told.sensor);
         }
         Ok(())
     }

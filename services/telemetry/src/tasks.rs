@@ -87,6 +87,9 @@ impl Projection for Sensors {
 
     async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<Self::Message>>>> {
         *self.asked.lock() = Instant::now();
+        if cursor.is_some() && self.state.is_shared() {
+            self.state.load_sensors(&mut self.state.databases.main.read(&Scope::system()).await?).await?;
+        }
         let request = devices::WatchDevicesRequest { cursor: cursor.unwrap_or_default() };
         let stream = self.client.clone().watch_devices(request).await?.into_inner();
         let incoming = |message: devices::WatchDevicesResponse| {

@@ -228,12 +228,17 @@ async fn a_consumer_that_is_killed_between_its_effect_and_the_commit_has_no_effe
 struct Counted {
     numbers: Numbers,
     heard: Arc<Mutex<std::collections::BTreeSet<i64>>>,
+    store: Option<Store>,
 }
 
 impl Projection for Counted {
     type Message = i64;
 
     async fn open(&self, cursor: Option<String>) -> Result<BoxStream<'static, Result<Incoming<i64>>>> {
+        if let Some(store) = &self.store {
+            let stored = applied(store).await;
+            self.heard.lock().extend(stored.iter().map(|(n, _)| *n));
+        }
         self.numbers.open(cursor).await
     }
 
@@ -257,7 +262,7 @@ async fn of_several_replicas_one_applies_a_stream_and_all_hear_of_it() {
         let mut replicas = Vec::new();
         for _ in 0..3 {
             let store = place.open().await;
-            let counted = Counted { numbers: numbers.clone(), ..Counted::default() };
+            let counted = Counted { numbers: numbers.clone(), store: Some(store.clone()), ..Counted::default() };
             let task = tokio::spawn({
                 let (store, counted) = (store.clone(), counted.clone());
                 async move { store.follow("numbers", counted).await }
