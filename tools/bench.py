@@ -1,6 +1,6 @@
 """Measures speed and size of the release build, each beside a limit or a peer in the same run.
 
-    bench.py [--only start,memory,live,ingest,disk,rest,hop,dashboard] [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
+    bench.py [--only start,memory,live,ingest,disk,rest,query,broker,fanout,hop,dashboard] [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
 
 Prints a table and writes target/bench/results.json. Times on one machine say nothing about another, so they are reported; what is
 compared with a limit is a ratio to a peer measured in the same round, a size, or an amount of memory. `--cpu 1` puts
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from bench import disk, hop, ingest, live, program, rest, table
+from bench import broker, disk, fanout, hop, ingest, live, program, query, rest, table
 from machine import ROOT, SKIPPED, run, say
 
 
@@ -26,6 +26,9 @@ def main() -> None:
         "ingest": lambda: ingest.ingest(options.rounds, options.seconds),
         "disk": disk.disk,
         "rest": lambda: rest.rest(options.rounds, options.seconds),
+        "query": lambda: query.query(options.rounds, options.seconds),
+        "broker": lambda: broker.broker(options.rounds, options.seconds),
+        "fanout": lambda: fanout.fanout(options.rounds, options.seconds),
         "hop": lambda: hop.hop(options.rounds, options.seconds),
         "dashboard": program.dashboard,
     }

@@ -3,6 +3,19 @@
 //! `load ingest ADDR PKI SECONDS RUN` sends 1,000-reading batches in columns, 64 in flight, and prints readings acknowledged
 //! per second; each run of a number has an hour of its own. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading
 //! a call, `load again …` sends one that is there already, `load latest …` asks for one sensor's latest reading; they print calls per second and latencies in microseconds. All print one line of JSON.
+//!
+//! `load small …` is `ingest` with 100-reading batches. `load fill ADDR PKI 0 END` stores ten million readings up to a time in
+//! seconds; `load history ADDR PKI SECONDS END` and `load means …` ask for a sensor's last day of them, and for a week of
+//! minutes. `load watch ADDR PKI SECONDS SUBSCRIBERS` publishes 1,000 batches a second to one subscriber, 100 to more; `load
+//! idle …` only holds the subscriptions. `load nats-store ADDR - SECONDS 0`, `nats-push …` and `nats-core …` send the same
+//! batches through NATS.
+
+#[path = "load/nats.rs"]
+mod nats;
+#[path = "load/reads.rs"]
+mod reads;
+#[path = "load/watch.rs"]
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,17 +29,18 @@ use sensormesh_proto::telemetry::v1::channel::Values;
 use sensormesh_proto::telemetry::v1::ingest_stream_request::Message;
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
 use sensormesh_proto::telemetry::v1::{
-    Announce, Channel as Column, Group, IngestReadingRequest, IngestStreamRequest, ListLatestReadingsRequest,
-    ReadingBatch, Scaled,
+    Announce, Channel as Column, Group, IngestReadingRequest, IngestStreamRequest, IngestStreamResponse,
+    ListLatestReadingsRequest, ReadingBatch, Scaled,
 };
 use sensormesh_types::{Clock, time};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-const SENSORS: usize = 200;
-const BATCH: usize = 1000;
+/// Readings of each sensor in a batch.
+const TICKS: usize = 5;
 const IN_FLIGHT: usize = 64;
 /// Nanoseconds.
 const HOUR: i64 = 3_600_000_000_000;
@@ -34,13 +48,32 @@ const HOUR: i64 = 3_600_000_000_000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    let usage = "load ingest|unary|again|latest ADDR PKI SECONDS RUN|CONCURRENCY";
+    let usage = "load ingest|small|unary|again|latest|fill|history|means|watch|idle|nats-store|nats-push|nats-core \
+                 ADDR PKI SECONDS NUMBER";
     let [_, mode, address, pki, seconds, number] = args.as_slice() else { bail!(usage) };
-    let number: u16 = number.parse().context(usage)?;
+    let number: i64 = number.parse().context(usage)?;
     let length = Duration::from_secs_f64(seconds.parse().context(usage)?);
+    let many = usize::try_from(number).context(usage)?;
+    let rate = if many > 1 { 100 } else { 1000 };
+    match mode.as_str() {
+        "nats-store" => return nats::store(address, length).await,
+        "nats-push" => return nats::publish(address, length, many, rate, true).await,
+        "nats-core" => return nats::publish(address, length, many, rate, false).await,
+        _ => (),
+    }
     let channel = connect(address, Path::new(pki)).await?;
     match mode.as_str() {
-        "ingest" => ingest(channel, length, number).await,
+        "fill" => return reads::fill(channel, number).await,
+        "history" => return reads::history(channel, length, number).await,
+        "means" => return reads::means(channel, length, number).await,
+        "watch" => return watch::publish(channel, length, many, rate).await,
+        "idle" => return watch::idle(channel, length, many).await,
+        _ => (),
+    }
+    let number = u16::try_from(number).context(usage)?;
+    match mode.as_str() {
+        "ingest" => ingest(channel, length, number, 200).await,
+        "small" => ingest(channel, length, number, 20).await,
         "unary" => calls(channel, length, number, Call::Store).await,
         "again" => calls(channel, length, number, Call::Again).await,
         "latest" => calls(channel, length, number, Call::Latest).await,
@@ -57,15 +90,16 @@ async fn connect(address: &str, pki: &Path) -> Result<Channel> {
     Ok(Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await?)
 }
 
-async fn ingest(channel: Channel, length: Duration, run: u16) -> Result<()> {
-    let mut client = TelemetryServiceClient::new(channel);
-    let (send, requests) = mpsc::channel(IN_FLIGHT);
-    let sensors: Vec<String> = (0..SENSORS).map(|i| format!("bench.s{i}")).collect();
-    let announce = Message::Announce(Announce { sensors, backfill: false });
-    send.send(IngestStreamRequest { message: Some(announce) }).await?;
-    let mut answers = client.ingest_stream(ReceiverStream::new(requests)).await?.into_inner();
+/// Says which sensors' readings will follow.
+fn announce(sensors: usize) -> IngestStreamRequest {
+    let sensors = (0..sensors).map(|i| format!("bench.s{i}")).collect();
+    IngestStreamRequest { message: Some(Message::Announce(Announce { sensors, backfill: false })) }
+}
+
+/// The numbers that were given to the announced sensors.
+async fn numbers(answers: &mut Streaming<IngestStreamResponse>, sensors: usize) -> Result<Vec<u32>> {
     let mut series = Vec::new();
-    while series.len() < SENSORS {
+    while series.len() < sensors {
         let answer = answers.message().await?.context("the stream ended")?;
         for announced in answer.announced {
             match announced.outcome {
@@ -74,6 +108,15 @@ async fn ingest(channel: Channel, length: Duration, run: u16) -> Result<()> {
             }
         }
     }
+    Ok(series)
+}
+
+async fn ingest(channel: Channel, length: Duration, run: u16, sensors: usize) -> Result<()> {
+    let mut client = TelemetryServiceClient::new(channel);
+    let (send, requests) = mpsc::channel(IN_FLIGHT);
+    send.send(announce(sensors)).await?;
+    let mut answers = client.ingest_stream(ReceiverStream::new(requests)).await?.into_inner();
+    let series = numbers(&mut answers, sensors).await?;
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let start = Instant::now();
     let first = Clock::system().now_nanos() - 7 * 24 * HOUR + i64::from(run) * HOUR;
@@ -101,14 +144,14 @@ async fn ingest(channel: Channel, length: Duration, run: u16) -> Result<()> {
         }
     }
     let elapsed = start.elapsed().as_secs_f64();
-    let readings = through * BATCH as u64;
+    let readings = through * (sensors * TICKS) as u64;
     println!(r#"{{"readings": {readings}, "per_second": {:.0}, "rejected": {rejected}}}"#, readings as f64 / elapsed);
     Ok(())
 }
 
-/// Readings of 200 sensors taken together, five times a batch, a millisecond apart, in hundredths.
+/// Readings of all sensors taken together, five times a batch, a millisecond apart, in hundredths.
 fn batch(number: u64, series: &[u32], from: i64) -> ReadingBatch {
-    let ticks = BATCH / SENSORS;
+    let ticks = TICKS;
     let first = i64::try_from(number).unwrap_or(0) * i64::try_from(ticks).unwrap_or(1);
     let start_ns = from + first * 1_000_000;
     let channels = series.iter().enumerate().map(|(i, series)| {
