@@ -77,7 +77,7 @@ fn batch(number: u64, series: &[u32], from: i64) -> ReadingBatch {
         steps: vec![1; usize::try_from(TICKS - 1).unwrap_or(0)],
         channels: channels.collect(),
     };
-    ReadingBatch { number, batch_id: String::new(), groups: vec![group] }
+    ReadingBatch { number, batch_id: String::new(), groups: vec![prost::Message::encode_to_vec(&group).into()] }
 }
 
 /// Asks for the last day before `end` of one sensor after the other.

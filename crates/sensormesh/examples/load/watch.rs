@@ -77,6 +77,7 @@ async fn subscribe(
             let answer = answers.message().await?.context("the stream ended")?;
             let now = begin.elapsed();
             for group in answer.groups {
+                let group: Group = prost::Message::decode(group)?;
                 // a group holds as many readings as it has times, each of a batch of its own
                 let last = group.start_ns - base
                     + group.steps.iter().sum::<i64>() * i64::try_from(group.tick_ns.max(1)).unwrap_or(STEP);
@@ -122,7 +123,7 @@ fn batch(number: usize, series: &[u32], base: i64) -> ReadingBatch {
         steps: vec![],
         channels: channels.collect(),
     };
-    ReadingBatch { number: number as u64 + 1, batch_id: String::new(), groups: vec![group] }
+    ReadingBatch { number: number as u64 + 1, batch_id: String::new(), groups: vec![prost::Message::encode_to_vec(&group).into()] }
 }
 
 /// A batch as a broker carries it: the same bytes.
