@@ -5,6 +5,7 @@
 //! (services, methods of the contracts, outcomes): never an id, an address or a name somebody typed.
 
 mod disk;
+mod readings;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -19,6 +20,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use disk::{DISK_FREE, DISK_STATE, DISK_USED, DiskRoom, disk_room};
+pub use readings::{Ingest, Scrub, ingest, refused_readings, scrub};
 
 /// Time from the first byte of a call to its last, in the server. Seconds.
 pub const RPC_SERVER_DURATION: &str = "rpc.server.call.duration";
@@ -363,78 +365,6 @@ pub fn open_connections(service: &'static str) -> Level {
 /// Restarts of one background loop; `task` is the fixed name it was given.
 pub fn task_restarts(service: &'static str, task: &'static str) -> Counter {
     Counter::of(&instruments().task_restarts, &[KeyValue::new("service", service), KeyValue::new("task", task)])
-}
-
-/// What ingest counts.
-#[derive(Clone, Debug)]
-pub struct Ingest {
-    /// Readings stored.
-    pub accepted: Counter,
-    /// Readings that were there already with the same value.
-    pub duplicate: Counter,
-    /// Readings that were there already with another value.
-    pub conflict: Counter,
-    /// Readings stored that are older than the newest one of their sensor.
-    pub late: Counter,
-    /// Readings stored that lie outside their sensor's range.
-    pub out_of_range: Counter,
-    /// Readings refused.
-    pub rejected: Counter,
-    /// Readings kept aside until their sensor is known.
-    pub quarantined: Counter,
-    /// Batches received.
-    pub batches: Counter,
-    /// Group commits, fsync included.
-    pub commit: Durations,
-}
-
-/// The handles of ingest.
-pub fn ingest() -> &'static Ingest {
-    static INGEST: OnceLock<Ingest> = OnceLock::new();
-    INGEST.get_or_init(|| {
-        let all = instruments();
-        let outcome = |word| Counter::of(&all.readings, &[KeyValue::new("outcome", word)]);
-        Ingest {
-            accepted: outcome("accepted"),
-            duplicate: outcome("duplicate"),
-            conflict: outcome("conflict"),
-            late: outcome("late"),
-            out_of_range: outcome("out_of_range"),
-            rejected: outcome("rejected"),
-            quarantined: outcome("quarantined"),
-            batches: Counter::of(&all.batches, &[]),
-            commit: Durations::of(&all.commit, &[]),
-        }
-    })
-}
-
-/// What the scrub of readings counts.
-#[derive(Clone, Debug)]
-pub struct Scrub {
-    /// Blocks and batches verified.
-    pub verified: Counter,
-    damaged: Arc<BoundGauge<u64>>,
-}
-
-impl Scrub {
-    /// Shows how many blocks and batches are damaged.
-    pub fn damaged(&self, count: u64) {
-        self.damaged.record(count);
-    }
-}
-
-/// The handles of the scrub.
-pub fn scrub() -> &'static Scrub {
-    static SCRUB: OnceLock<Scrub> = OnceLock::new();
-    SCRUB.get_or_init(|| {
-        let all = instruments();
-        Scrub { verified: Counter::of(&all.scrubbed, &[]), damaged: Arc::new(all.damaged.bind(&[])) }
-    })
-}
-
-/// Readings that were refused, by the word that the contract has for why: `NON_FINITE`, `FUTURE`, `QUOTA`.
-pub fn refused_readings(reason: &str) -> Counter {
-    Counter::of(&instruments().refused_readings, &[KeyValue::new("reason", reason.to_ascii_lowercase())])
 }
 
 /// HTTP requests of one route (its template, never the path) with one answer. Keep the handle.

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(planned(&[(0, 9, WHOLE / 2), (10, 19, WHOLE), (20, 29, WHOLE / 2)]), None);
         assert_eq!(planned(&[(0, 9, WHOLE), (10, 19, WHOLE + 1000)]), None);
         // fresh ones before that
-        let fresh: Vec<_> = (0..6).map(|i| (10 * i, 10 * i + 9, if i == 1 { WHOLE / 2 } else { 1024 })).collect();
+        let fresh: Vec<_> = (0..6).map(|i| (10 * i, 10 * i + 9, if i == 1 { WHOLE / 4 } else { 1024 })).collect();
         assert_eq!(planned(&fresh), Some(vec![2, 3, 4, 5]));
         // nor are those merged of which the last would keep the first too long
         assert_eq!(plan(&known(&many), Some(39)).map(|plan| plan.places), Some(vec![0, 1, 2, 3]));

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use sensormesh_mesh::Shutdown;
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_types::Result;
+use sensormesh_types::{Result, Scope};
 
 use crate::catalog::Sensor;
 use crate::columns::{self, Checked};
 use crate::compact;
+use crate::db::{self, block::Sizes};
 use crate::engine::Engine;
 use crate::seal;
 use crate::tasks;
@@ -50,6 +51,11 @@ impl Engine {
             compact::compact(self, series).await?;
         }
         Ok(())
+    }
+
+    /// What blocks there are and how large.
+    pub async fn sizes(&self) -> Result<Sizes> {
+        db::block::sizes(&mut self.databases.main.read(&Scope::system()).await?).await
     }
 
     /// Cuts the log as far as streams do not need it, and gives back what nothing uses.

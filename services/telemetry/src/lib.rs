@@ -54,6 +54,7 @@ use sensormesh_types::Result;
 pub use check::check;
 pub use config::Config;
 pub use db::Databases;
+pub use db::block::Sizes;
 pub use dedup::Found;
 pub use engine::Engine;
 pub use writer::Outcome;

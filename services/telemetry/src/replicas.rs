@@ -39,6 +39,9 @@ const NUMBERED: &str = "series.numbered";
 /// What it calls series that were sealed; the payload is a [`SealedSome`].
 const SEALED: &str = "series.sealed";
 
+/// What it calls a series whose raw readings have gone; the payload is a [`Rolled`].
+const ROLLED: &str = "series.rolled";
+
 /// Who says so.
 const ACTOR: &str = "service:telemetry";
 
@@ -64,6 +67,15 @@ pub struct Sealed {
 struct SealedSome {
     #[prost(message, repeated, tag = "1")]
     series: Vec<Sealed>,
+}
+
+/// Up to which time a series is left as rollups only.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Rolled {
+    #[prost(uint32, tag = "1")]
+    series: u32,
+    #[prost(sint64, tag = "2")]
+    end: i64,
 }
 
 /// A writer's turn: nobody else writes the log until it ends, and everything before it has been read.
@@ -125,6 +137,12 @@ impl State {
 pub fn tell_sealed(tx: &mut Tx, series: Vec<Sealed>) {
     let payload = SealedSome { series }.encode_to_vec();
     tx.append_for("", Entry { kind: SEALED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
+}
+
+/// Tells the other replicas up to which time a series is left as rollups only.
+pub fn tell_rolled(tx: &mut Tx, series: u32, end: i64) {
+    let payload = Rolled { series, end }.encode_to_vec();
+    tx.append_for("", Entry { kind: ROLLED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
 }
 
 /// Tells the other replicas that a transaction numbers series.
@@ -197,6 +215,14 @@ async fn take(state: &State, event: EventKind<Sealed>) -> Result<()> {
             let sealed = SealedSome::decode(&entry.payload[..]).map_err(sensormesh_types::Error::internal)?;
             for sealed in &sealed.series {
                 state.let_go(sealed).await?;
+            }
+            Ok(())
+        }
+        EventKind::Entry(entry) if entry.kind == ROLLED => {
+            let rolled = Rolled::decode(&entry.payload[..]).map_err(sensormesh_types::Error::internal)?;
+            if let Some(series) = state.catalog.series(rolled.series) {
+                let mut tail = series.tail.lock();
+                tail.rolled_end = tail.rolled_end.max(Some(rolled.end));
             }
             Ok(())
         }

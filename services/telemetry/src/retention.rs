@@ -16,7 +16,7 @@ use crate::db::block::Span;
 use crate::db::retention::Left;
 use crate::db::rollup::Level;
 use crate::engine::State;
-use crate::{ownership, rollup, seal};
+use crate::{ownership, replicas, rollup, seal};
 
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
@@ -148,6 +148,9 @@ async fn expire_series(state: &State, series: &Arc<Series>, before: i64) -> Resu
             let (start, noted) = db::retention::note_left(&mut tx, series, left).await?;
             if !noted {
                 return Err(ownership::elsewhere());
+            }
+            if let Some(end) = left.rolled_end.filter(|_| state.is_shared()) {
+                replicas::tell_rolled(&mut tx, series.number, end);
             }
             tx.commit().await?;
             series.tail.lock().starts_at(start, left.rolled_end);

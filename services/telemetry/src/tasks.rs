@@ -15,7 +15,7 @@ use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_store::{Incoming, Projection, Tx};
-use sensormesh_types::{Error, Result, Scope, time};
+use sensormesh_types::{Code, Error, Result, Scope, time};
 use tokio::time::{Instant, timeout};
 
 use crate::batch::{self, Channel as Values, Group};
@@ -165,13 +165,24 @@ pub async fn seal(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
 pub async fn compact(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
     let mut looked: FxHashMap<u32, u64> = FxHashMap::default();
     while shutdown.cut(tokio::time::sleep(state.config.merge_every)).await.is_some() {
+        if !state.ownership.is_held() {
+            continue; // another replica does it
+        }
         for series in state.catalog.all_series() {
             let sealed = series.tail.lock().sealed_seq;
             if looked.get(&series.number) == Some(&sealed) {
                 continue;
             }
             let began = Instant::now();
-            let merged = compact::compact(&state, &series).await?;
+            let merged = match compact::compact(&state, &series).await {
+                Ok(merged) => merged,
+                Err(error) if error.code() == Code::Corrupt => {
+                    tracing::error!(?error, "the blocks of a series are not merged: one of them is damaged");
+                    0
+                }
+                Err(_) if !state.ownership.is_held() => break,
+                Err(error) => return Err(error),
+            };
             looked.insert(series.number, sealed);
             let rest = if merged == 0 { began.elapsed() / 4 } else { began.elapsed() };
             if shutdown.cut(tokio::time::sleep(rest)).await.is_none() {

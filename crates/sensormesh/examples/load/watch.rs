@@ -123,7 +123,11 @@ fn batch(number: usize, series: &[u32], base: i64) -> ReadingBatch {
         steps: vec![],
         channels: channels.collect(),
     };
-    ReadingBatch { number: number as u64 + 1, batch_id: String::new(), groups: vec![prost::Message::encode_to_vec(&group).into()] }
+    ReadingBatch {
+        number: number as u64 + 1,
+        batch_id: String::new(),
+        groups: vec![prost::Message::encode_to_vec(&group).into()],
+    }
 }
 
 /// A batch as a broker carries it: the same bytes.

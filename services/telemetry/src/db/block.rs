@@ -95,6 +95,29 @@ pub async fn list(read: &mut Read, series: &Series) -> Result<Vec<(Span, usize)>
     rows.iter().map(block).collect()
 }
 
+/// How much room blocks take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// How many there are.
+    pub blocks: u64,
+    /// Bytes of their headers.
+    pub headers: u64,
+    /// Bytes of their readings in the codec.
+    pub data: u64,
+}
+
+/// How much room all blocks take.
+pub async fn sizes(read: &mut Read) -> Result<Sizes> {
+    let row = read
+        .query(
+            "SELECT COUNT(*) AS blocks, COALESCE(SUM(LENGTH(header)), 0) AS headers, \
+             COALESCE(SUM(LENGTH(data)), 0) AS data FROM block",
+        )
+        .fetch_one()
+        .await?;
+    Ok(Sizes { blocks: row.get("blocks")?, headers: row.get("headers")?, data: row.get("data")? })
+}
+
 /// Deletes a block; false where it has gone since.
 pub async fn delete(tx: &mut Tx, series: &Series, span: Span) -> Result<bool> {
     let deleted = tx

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message as _;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_series::wire;
-use sensormesh_telemetry::{Config, Databases, Engine};
-use sensormesh_types::{Clock, Scope};
+use sensormesh_telemetry::{Config, Databases, Engine, Sizes};
+use sensormesh_types::Clock;
 
 const BATCH: usize = 1000;
 /// One day, nanoseconds.
@@ -56,11 +56,7 @@ async fn main() -> Result<()> {
         engine.settle().await?;
     }
     engine.cut().await?;
-    let mut read = databases.main.read(&Scope::system()).await?;
-    let sizes = "SELECT COUNT(*) AS blocks, SUM(LENGTH(header)) AS headers, SUM(LENGTH(data)) AS data FROM block";
-    let row = read.query(sizes).fetch_one().await?;
-    let (blocks, headers, data) = (row.get::<i64>("blocks")?, row.get::<i64>("headers")?, row.get::<i64>("data")?);
-    drop(read);
+    let Sizes { blocks, headers, data } = engine.sizes().await?;
     drop(engine);
     databases.main.close().await;
     databases.log.close().await;
