@@ -5,8 +5,7 @@ use std::marker::PhantomData;
 use prost::Message;
 use sensormesh_types::{Code, Error};
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
-use tonic_prost::ProstEncoder;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::Validate;
 
@@ -30,15 +29,39 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = SizedEncoder<T>;
     type Decoder = ValidatingDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
+        SizedEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         ValidatingDecoder(PhantomData)
+    }
+}
+
+/// A buffer of a call while nothing is on its way: a stream that waits for hours holds two. It grows to what a message needs.
+const BUFFER: usize = 512;
+/// Messages that are ready are joined up to this size.
+const JOINED: usize = 32 << 10;
+
+/// The encoding half of [`ValidatingCodec`].
+#[derive(Clone, Debug)]
+pub struct SizedEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for SizedEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(message.encoded_len());
+        message.encode_raw(buffer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, JOINED)
     }
 }
 
@@ -56,6 +79,10 @@ impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
             message.validate().map_err(|fields| Status::from(Error::invalid_fields(fields)))?;
         }
         Ok(Some(message))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, JOINED)
     }
 }
 
