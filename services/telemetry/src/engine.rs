@@ -129,8 +129,12 @@ impl Engine {
             databases,
         };
         let state = Arc::new(state);
-        state.load_catalog().await?;
+        let sealed = state.load_catalog().await?;
         state.catch_up().await?;
+        if state.hub.head() < sealed {
+            state.mark.lock().seq = sealed;
+            state.hub.publish(Vec::new(), sealed);
+        }
         if state.is_shared() {
             replicas::follow(&state, &stop);
         }
@@ -338,7 +342,7 @@ impl State {
         Ok(true)
     }
 
-    async fn load_catalog(&self) -> Result<()> {
+    async fn load_catalog(&self) -> Result<u64> {
         let mut read = self.databases.main.read(&Scope::system()).await?;
         self.load_sensors(&mut read).await?;
         let sealed = self.load_series(&mut read, 0).await?;
@@ -348,13 +352,11 @@ impl State {
         if db::log::head(&mut self.databases.log.read(&Scope::system()).await?).await?.mark.seq < sealed {
             tracing::warn!(sealed, "the log of readings ends before what is sealed and is continued behind it");
             let mut tx = self.databases.log.tx(&Scope::system()).await?;
-            db::log::skip_to(&mut tx, sealed).await?;
+            // what it has that is in no block is read as ever
+            db::log::continue_behind(&mut tx, SHARD, sealed, 0).await?;
             tx.commit().await?;
-            self.mark.lock().seq = sealed;
-            self.hub.publish(Vec::new(), sealed);
-            self.note_trimmed(sealed);
         }
-        Ok(())
+        Ok(sealed)
     }
 
     /// Takes over what the database has of `devices`' sensors.

@@ -123,11 +123,12 @@ impl Hub {
             return Next::Entries(Vec::new());
         }
         let ring = self.ring.read();
-        let Some(first) = ring.entries.front().map(|e| e.seq).filter(|first| *first <= after + 1) else {
+        if ring.entries.front().is_none_or(|first| first.seq > after + 1) {
             return Next::Past;
-        };
+        }
         let (mut taken, mut size) = (Vec::new(), 0);
-        let skip = usize::try_from(after + 1 - first).unwrap_or(usize::MAX);
+        // not by counting: after a restore numbers are left out
+        let skip = ring.entries.partition_point(|entry| entry.seq <= after);
         for entry in ring.entries.iter().skip(skip) {
             if size > 0 && size + entry.size() > bytes {
                 break;
@@ -168,5 +169,9 @@ mod tests {
         assert_eq!(seqs(hub.next(7, 10)), Some(vec![8]));
         assert_eq!(seqs(hub.next(6, 1 << 20)), None);
         assert_eq!(seqs(hub.next(10, 1 << 20)), Some(vec![]));
+        hub.publish(vec![entry(1000)], 1000);
+        hub.publish(vec![entry(1001)], 1001);
+        assert_eq!(seqs(hub.next(10, 1 << 20)), Some(vec![1000, 1001]));
+        assert_eq!(seqs(hub.next(1000, 1 << 20)), Some(vec![1001]));
     }
 }

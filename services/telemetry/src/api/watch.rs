@@ -2,6 +2,9 @@
 //!
 //! Nothing is buffered for a reader but the message on its way: it reads the ring, and the log where it has fallen behind
 //! the ring. One that takes nothing for too long is ended with the cursor to go on from.
+//!
+//! Most streams wait most of the time, a thousand of them on a small machine. So what a stream holds while it waits is kept
+//! small: a channel has room for 32 of its items, which are boxed, and what is done once is a future of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +85,7 @@ impl Api {
         // the end is told beside the channel, which may be full of what the reader does not take
         let outgoing = futures::stream::unfold((outgoing, end), |(mut outgoing, end)| async move {
             match outgoing.recv().await {
-                Some(message) => Some((Ok(message), (outgoing, end))),
+                Some(message) => Some((Ok(*message), (outgoing, end))),
                 None => {
                     let error = end.lock().take()?;
                     Some((Err(error), (outgoing, end)))
@@ -115,7 +118,7 @@ struct Feed {
     /// What the reader gets of each series, for COLUMNS, by the catalog of that version.
     choices: FxHashMap<u32, Choice>,
     chosen: u64,
-    messages: mpsc::Sender<pb::WatchReadingsResponse>,
+    messages: mpsc::Sender<Box<pb::WatchReadingsResponse>>,
     /// The last cursor handed to the reader.
     told: String,
     deadline: Option<Instant>,
@@ -136,7 +139,7 @@ impl Feed {
     async fn run(mut self, fresh: bool) -> Result<()> {
         let mut head = self.engine.hub.follow_head();
         if fresh {
-            self.snapshot().await?;
+            Box::pin(self.snapshot()).await?;
             self.live = true;
             self.bookmark().await?;
         }
@@ -180,23 +183,25 @@ impl Feed {
         let bytes = if self.form == ReadingForm::Latest { usize::MAX } else { MESSAGE };
         match self.engine.hub.next(self.after, bytes) {
             Next::Entries(entries) => Ok(entries),
-            Next::Past => {
-                let mut read = self.engine.databases.log.read(&Scope::system()).await?;
-                let page = db::log::page(&mut read, self.after, PAGE).await?;
-                drop(read);
-                // looked at after the read: what is missing from the page was cut before
-                if page.first().is_none_or(|batch| batch.mark.seq != self.after + 1) {
-                    check_retention(&self.engine, self.after)?;
-                }
-                let mut size = 0;
-                let fits = page.into_iter().take_while(|batch| {
-                    let first = size == 0;
-                    size += batch.body.len();
-                    first || size <= MESSAGE
-                });
-                Ok(fits.map(|batch| self.engine.entry(batch)).collect())
-            }
+            Next::Past => Box::pin(self.next_in_log()).await,
         }
+    }
+
+    async fn next_in_log(&self) -> Result<Vec<Arc<Entry>>> {
+        let mut read = self.engine.databases.log.read(&Scope::system()).await?;
+        let page = db::log::page(&mut read, self.after, PAGE).await?;
+        drop(read);
+        // looked at after the read: what is missing from the page was cut before
+        if page.first().is_none_or(|batch| batch.mark.seq != self.after + 1) {
+            check_retention(&self.engine, self.after)?;
+        }
+        let mut size = 0;
+        let fits = page.into_iter().take_while(|batch| {
+            let first = size == 0;
+            size += batch.body.len();
+            first || size <= MESSAGE
+        });
+        Ok(fits.map(|batch| self.engine.entry(batch)).collect())
     }
 
     /// The latest reading of each sensor, and the place in the log at which they were.
@@ -373,7 +378,7 @@ impl Feed {
                     if !message.cursor.is_empty() {
                         self.told.clone_from(&message.cursor);
                     }
-                    permit.send(message);
+                    permit.send(Box::new(message));
                     return Ok(());
                 }
                 Ok(Err(_)) => return Ok(()), // the reader has gone; the task ends with it

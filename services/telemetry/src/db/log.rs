@@ -167,16 +167,6 @@ pub async fn continue_behind(tx: &mut Tx, shard: i64, seq: u64, gap: u64) -> Res
     Ok(())
 }
 
-/// Moves the end of the log forward without a batch: numbers that were given once are never given again.
-pub async fn skip_to(tx: &mut Tx, seq: u64) -> Result<()> {
-    tx.query("UPDATE shard SET seq = $1, sealed = $1, trimmed = $1 WHERE tenant = '' AND shard = $2 AND seq < $1")
-        .bind(number(seq)?)
-        .bind(SHARD)
-        .execute()
-        .await?;
-    Ok(())
-}
-
 /// Writes batches at their places.
 pub async fn insert(tx: &mut Tx, batches: &[Batch]) -> Result<()> {
     let mut rest = batches;

@@ -90,6 +90,42 @@ pub async fn sensors_known_before_are_taken_without_devices(engine: Engine) {
     assert_eq!(call!(user.list_readings(list)).expect("list").readings.len(), 2);
 }
 
+/// A log that was put back from before the blocks: what it has that no block has is there, and what follows comes behind all.
+pub async fn a_log_that_is_older_than_the_blocks_loses_nothing_it_has() {
+    let mut system = System::with(Engine::Sqlite, Config::default()).await;
+    let user = system.operator();
+    let values: Vec<f64> = noise(6).take(1_500).map(|n| n as f64 / 8.0).collect();
+    fill(&user, "lab.a", NOW - 5_000 * SECOND, SECOND, &values).await;
+    fill(&user, "lab.b", NOW - 5_000 * SECOND, SECOND, &values[..10]).await;
+    let aside = tempfile::tempdir().expect("directory");
+    let name = |path: &std::path::Path| aside.path().join(path.file_name().expect("name"));
+    system
+        .with_log_files(|files| files.iter().for_each(|file| drop(std::fs::copy(file, name(file)).expect("copied"))))
+        .await;
+    let user = system.operator();
+    fill(&user, "lab.a", NOW - 3_000 * SECOND, SECOND, &values).await;
+    crate::history::settle().await;
+    system
+        .with_log_files(|files| {
+            files.iter().for_each(|file| std::fs::remove_file(file).expect("removed"));
+            for file in std::fs::read_dir(aside.path()).expect("files").map(|file| file.expect("file").path()) {
+                std::fs::copy(&file, files[0].with_file_name(file.file_name().expect("name"))).expect("put back");
+            }
+        })
+        .await;
+    let user = system.operator();
+    assert_eq!(user.readings("lab.b").await.len(), 10, "they were in the log only");
+    let sealed = user.readings("lab.a").await.len();
+    assert!(sealed >= 2_500, "{sealed} readings of which most are in blocks");
+    let mut watch = user.watch(pb::WatchReadingsRequest::default()).await;
+    watch.until_live().await;
+    for i in 1..4 {
+        user.send(vec![reading("lab.b", NOW + i, 2.0)]).await.expect("taken");
+        assert_eq!(watch.next().await.readings.len(), 1);
+    }
+    assert_eq!(user.readings("lab.b").await.len(), 13);
+}
+
 /// A sender that goes away while its sensors get their numbers leaves nothing in the way of the next one.
 pub async fn numbers_are_given_though_who_asked_for_them_has_gone(engine: Engine) {
     use sensormesh_telemetry::{Databases, Engine as Readings};

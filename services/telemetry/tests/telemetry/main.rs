@@ -130,3 +130,8 @@ with_replicas!(
 async fn batches_are_taken_in_process() {
     durability::batches_are_taken_in_process().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_older_than_the_blocks_loses_nothing_it_has() {
+    durability::a_log_that_is_older_than_the_blocks_loses_nothing_it_has().await;
+}

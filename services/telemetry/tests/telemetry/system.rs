@@ -187,6 +187,19 @@ impl System {
         Databases::open(&config, self.clock.clone()).await.expect("databases")
     }
 
+    /// Stops the service, lets `change` do something to the files of its log, and starts it again. On SQLite.
+    pub async fn with_log_files(&mut self, change: impl FnOnce(&[PathBuf])) {
+        let (running, shutdown) = self.telemetry.take().expect("telemetry runs");
+        shutdown.request();
+        running.stopped().await;
+        crate::history::settle().await; // until the files are closed
+        let files = std::fs::read_dir(self.files()).expect("files").map(|file| file.expect("file").path());
+        let of_log =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains("telemetry-log.db"));
+        change(&files.filter(of_log).collect::<Vec<_>>());
+        self.start_telemetry().await;
+    }
+
     fn files(&self) -> PathBuf {
         let path = self.database.strip_prefix("sqlite:").expect("on SQLite");
         Path::new(path).parent().expect("folder").to_owned()
