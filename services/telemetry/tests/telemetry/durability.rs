@@ -100,7 +100,11 @@ pub async fn a_log_that_is_older_than_the_blocks_loses_nothing_it_has() {
     let aside = tempfile::tempdir().expect("directory");
     let name = |path: &std::path::Path| aside.path().join(path.file_name().expect("name"));
     system
-        .with_log_files(|files| files.iter().for_each(|file| drop(std::fs::copy(file, name(file)).expect("copied"))))
+        .with_log_files(|files| {
+            for file in files {
+                std::fs::copy(file, name(file)).expect("copied");
+            }
+        })
         .await;
     let user = system.operator();
     fill(&user, "lab.a", NOW - 3_000 * SECOND, SECOND, &values).await;
