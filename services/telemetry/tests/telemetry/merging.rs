@@ -50,6 +50,7 @@ pub async fn a_reader_is_not_disturbed_by_a_merge(engine: Engine) {
     let start = NOW - 400_000 * SECOND;
     let many: Vec<f64> = (0..300_000).map(|i| f64::from(i).sqrt()).collect();
     fill(&user, "lab.a", start, SECOND, &many).await;
+    eventually("the readings are in blocks", || async { system.count_blocks().await > 250 }).await;
     // the reader takes a message and no more: what it looked up is merged meanwhile
     let request = pb::StreamReadingsRequest { sensor_ids: vec!["lab.a".into()], ..Default::default() };
     let mut client = user.client();
