@@ -24,10 +24,9 @@ pub async fn check(databases: &Databases) -> Result<Vec<Finding>> {
     if let Err(error) = batches(&databases.log, &mut found).await {
         found.push(Finding::of(databases.log.service(), "reading_log", &error));
     }
-    match scrub::check(databases).await {
-        Ok(checked) => {
-            let rollups = checked.rollups.into_iter();
-            found.extend(rollups.map(|what| Finding::new(databases.main.service(), "block", what)));
+    match scrub::rollups(databases).await {
+        Ok(rollups) => {
+            found.extend(rollups.into_iter().map(|what| Finding::new(databases.main.service(), "block", what)));
         }
         Err(error) => found.push(Finding::of(databases.main.service(), "block", &error)),
     }

@@ -17,7 +17,8 @@ use crate::engine::State;
 use crate::retention;
 use crate::seal;
 
-/// Readings of a whole block: eight times as many as are sealed at once, which takes about a fifth less room on disk.
+/// Readings of a whole block: eight times as many as are sealed at once. On the real series of `bench.py --only disk` the file
+/// of blocks then has 1.53 bytes a reading, against 1.63 with blocks of 4,096.
 pub const WHOLE: usize = 8192;
 /// A block with at least so many is left alone.
 const ENOUGH: usize = WHOLE * 3 / 4;

@@ -93,7 +93,7 @@ async fn cut_out(tx: &mut Tx, series: &Series, run: &[Span], range: &Range<i64>)
             }
             source => source?,
         };
-        db::retention::delete(tx, series, *span).await?;
+        db::block::delete(tx, series, *span).await?;
         let Some(source) = source else { continue };
         let column = &source.column;
         let gone = column.range(range.start, range.end);

@@ -196,7 +196,7 @@ async fn take(tx: &mut Tx, series: &Series, run: &[Span]) -> Result<Column> {
             }
             Err(error) => return Err(error),
         }
-        db::retention::delete(tx, series, *span).await?;
+        db::block::delete(tx, series, *span).await?;
     }
     Ok(merge::join(sources))
 }

@@ -69,42 +69,18 @@ impl Damaged {
 /// What is damaged, in words.
 type Found = Vec<(Place, String)>;
 
-/// What was verified, and what of it is damaged.
-#[derive(Clone, Debug, Default)]
-pub struct Checked {
-    /// Blocks of readings and of rollups.
-    pub blocks: u64,
-    /// Batches of the log.
-    pub batches: u64,
-    /// What is damaged, in words.
-    pub damaged: Vec<String>,
-    /// Those of `damaged` that are rollups.
-    pub rollups: Vec<String>,
-}
-
-/// Verifies everything at once, without an engine: for a check of files that nobody uses, or of a backup.
-pub async fn check(databases: &Databases) -> Result<Checked> {
-    let (catalog, mut found, mut checked) = (Catalog::default(), Found::new(), Checked::default());
+/// Verifies every rollup at once, without an engine; what is damaged, in words.
+pub async fn rollups(databases: &Databases) -> Result<Vec<String>> {
+    let (catalog, mut found) = (Catalog::default(), Found::new());
     let mut read = databases.main.read(&Scope::system()).await?;
     for stored in db::series::list(&mut read, 0).await? {
         let series = catalog.put_series(&stored.tenant, &stored.sensor_id, stored.number, stored.tail);
-        let mut after = None;
-        while let Some((blocks, last)) = verify_blocks(&mut read, &series, after, &mut found).await? {
-            checked.blocks += blocks;
-            after = Some(last);
+        let mut after = Some(db::scrub::Key::LAST_RAW);
+        while after.is_some() {
+            after = verify_blocks(&mut read, &series, after, &mut found).await?;
         }
     }
-    drop(read);
-    let mut read = databases.log.read(&Scope::system()).await?;
-    let mut after = 0;
-    while let Some((batches, last)) = verify_batches(&mut read, after, &mut found).await? {
-        checked.batches += batches;
-        after = last;
-    }
-    let rollups = found.iter().filter(|(place, _)| matches!(place, Place::Block(_, level, _, _) if *level > 0));
-    checked.rollups = rollups.map(|(_, what)| what.clone()).collect();
-    checked.damaged = found.into_iter().map(|(_, what)| what).collect();
-    Ok(checked)
+    Ok(found.into_iter().map(|(_, what)| what).collect())
 }
 
 /// Verifies what is due, until stopping is asked for. A pass takes `scrub_days`; 0 = none is made.
@@ -151,7 +127,7 @@ pub async fn verify_series(state: &State, series: &Arc<Series>) -> Result<()> {
     let (mut found, mut after) = (Found::new(), None);
     loop {
         let mut read = state.databases.main.read(&Scope::system()).await?;
-        let Some((_, last)) = verify_blocks(&mut read, series, after, &mut found).await? else { break };
+        let Some(last) = verify_blocks(&mut read, series, after, &mut found).await? else { break };
         after = Some(last);
         drop(read);
         tokio::time::sleep(PAUSE).await;
@@ -165,7 +141,7 @@ async fn verify_log(state: &State) -> Result<()> {
     let (mut found, mut after) = (Found::new(), state.trimmed());
     loop {
         let mut read = state.databases.log.read(&Scope::system()).await?;
-        let Some((_, last)) = verify_batches(&mut read, after, &mut found).await? else { break };
+        let Some(last) = verify_batches(&mut read, after, &mut found).await? else { break };
         after = last;
         drop(read);
         tokio::time::sleep(PAUSE).await;
@@ -174,13 +150,13 @@ async fn verify_log(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Verifies the next blocks of a series behind one; answers how many and the last one, `None` where there are no more.
+/// Verifies the next blocks of a series behind one; answers the last of them, `None` where there are no more.
 async fn verify_blocks(
     read: &mut Read,
     series: &Series,
     after: Option<db::scrub::Key>,
     found: &mut Found,
-) -> Result<Option<(u64, db::scrub::Key)>> {
+) -> Result<Option<db::scrub::Key>> {
     let keys = db::scrub::blocks(read, series, after, AT_ONCE).await?;
     for key in &keys {
         let verified = match key.level {
@@ -199,11 +175,11 @@ async fn verify_blocks(
         }
     }
     metrics::scrub().verified.add(keys.len() as u64);
-    Ok(keys.last().map(|last| (keys.len() as u64, *last)))
+    Ok(keys.last().copied())
 }
 
-/// Verifies the next batches of the log behind a place; answers how many and the last place.
-async fn verify_batches(read: &mut Read, after: u64, found: &mut Found) -> Result<Option<(u64, u64)>> {
+/// Verifies the next batches of the log behind a place; answers the last place, `None` where there are no more.
+async fn verify_batches(read: &mut Read, after: u64, found: &mut Found) -> Result<Option<u64>> {
     let batches = db::log::page(read, after, AT_ONCE).await?;
     for batch in &batches {
         let seq = batch.mark.seq;
@@ -212,7 +188,7 @@ async fn verify_batches(read: &mut Read, after: u64, found: &mut Found) -> Resul
         }
     }
     metrics::scrub().verified.add(batches.len() as u64);
-    Ok(batches.last().map(|last| (batches.len() as u64, last.mark.seq)))
+    Ok(batches.last().map(|last| last.mark.seq))
 }
 
 #[cfg(test)]

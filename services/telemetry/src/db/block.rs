@@ -36,6 +36,13 @@ pub struct Span {
     pub end: i64,
 }
 
+impl Span {
+    /// The span in a row's key columns.
+    pub fn of(row: &Row) -> Result<Self> {
+        Ok(Self { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? })
+    }
+}
+
 /// Writes a block. One that is there already, from an attempt whose end nobody saw, is the same and stays.
 pub async fn insert(tx: &mut Tx, series: &Series, part: u64, sealed: &Sealed) -> Result<()> {
     tx.query(
@@ -71,9 +78,7 @@ pub async fn spans(read: &mut Read, series: &Series, start: i64, end: i64) -> Re
         .bind(start)
         .fetch_all()
         .await?;
-    rows.iter()
-        .map(|row| Ok(Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? }))
-        .collect()
+    rows.iter().map(Span::of).collect()
 }
 
 /// Every block of a series with its number of readings, by start.
@@ -88,11 +93,7 @@ pub async fn list(read: &mut Read, series: &Series) -> Result<Vec<(Span, usize)>
         .bind(RAW)
         .fetch_all()
         .await?;
-    let block = |row: &Row| {
-        let span = Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? };
-        Ok((span, usize::try_from(row.get::<u64>("n")?).map_err(Error::internal)?))
-    };
-    rows.iter().map(block).collect()
+    rows.iter().map(|row| Ok((Span::of(row)?, row.get("n")?))).collect()
 }
 
 /// How much room blocks take.
@@ -153,7 +154,7 @@ pub async fn headers(read: &mut Read, series: &Series, start: i64, end: i64) -> 
         .await?;
     let mut headers = Vec::with_capacity(rows.len());
     for row in &rows {
-        let span = Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? };
+        let span = Span::of(row)?;
         let header = block::header(&row.get::<Vec<u8>>("header")?, span.start, span.end);
         headers.push((span, header.map_err(|error| named(error, series, span))?));
     }
@@ -238,11 +239,11 @@ pub async fn page(read: &mut Read, after: Option<&Kept>, limit: u32) -> Result<V
         .bind(limit)
         .fetch_all()
         .await?;
-    let kept = |row: &sensormesh_store::Row| {
+    let kept = |row: &Row| {
         Ok(Kept {
             tenant: row.get("tenant")?,
             series: row.get("series")?,
-            span: Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? },
+            span: Span::of(row)?,
             n: row.get("n")?,
             sensor_id: row.get("sensor_id")?,
             header: row.get("header")?,

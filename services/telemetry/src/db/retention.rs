@@ -54,25 +54,7 @@ pub async fn oldest(read: &mut Read, series: &Series, after: i64, before: i64, b
         .bind(blocks)
         .fetch_all()
         .await?;
-    rows.iter()
-        .map(|row| Ok(Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? }))
-        .collect()
-}
-
-/// Deletes a block.
-pub async fn delete(tx: &mut Tx, series: &Series, span: Span) -> Result<()> {
-    tx.query(
-        "DELETE FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns = $4 AND part = $5 AND end_ns = $6",
-    )
-    .bind(&*series.tenant)
-    .bind(series.number)
-    .bind(RAW)
-    .bind(span.start)
-    .bind(span.part)
-    .bind(span.end)
-    .execute()
-    .await?;
-    Ok(())
+    rows.iter().map(Span::of).collect()
 }
 
 /// What changed of a series because blocks of it have gone.

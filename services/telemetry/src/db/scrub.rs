@@ -3,7 +3,7 @@
 use sensormesh_store::Read;
 use sensormesh_types::Result;
 
-use super::block::Span;
+use super::block::{RAW, Span};
 use crate::catalog::Series;
 
 /// Where a block is among those of its series.
@@ -13,6 +13,11 @@ pub struct Key {
     pub level: i32,
     /// The rest of its key.
     pub span: Span,
+}
+
+impl Key {
+    /// Behind every block of readings, before the rollups.
+    pub const LAST_RAW: Self = Self { level: RAW, span: Span { start: i64::MAX, part: i64::MAX, end: i64::MAX } };
 }
 
 /// The next blocks of a series behind one, of every level.
@@ -33,10 +38,5 @@ pub async fn blocks(read: &mut Read, series: &Series, after: Option<Key>, limit:
         .bind(limit)
         .fetch_all()
         .await?;
-    rows.iter()
-        .map(|row| {
-            let span = Span { start: row.get("start_ns")?, part: row.get("part")?, end: row.get("end_ns")? };
-            Ok(Key { level: row.get::<i64>("level")? as i32, span })
-        })
-        .collect()
+    rows.iter().map(|row| Ok(Key { level: row.get::<i64>("level")? as i32, span: Span::of(row)? })).collect()
 }
