@@ -19,7 +19,7 @@
 //!
 //! let mut minutes = Buckets::aligned(60_000_000_000);
 //! minutes.add_column(&read)?;
-//! assert_eq!(minutes.finish()[0].aggregate.mean(), 21.75);
+//! assert_eq!(minutes.finish().next().map(|minute| minute.aggregate.mean()), Some(21.75));
 //! # Ok::<(), sensormesh_types::Error>(())
 //! ```
 

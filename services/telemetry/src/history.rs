@@ -11,9 +11,12 @@ use sensormesh_types::{Result, Scope};
 use crate::calibration::Calibration;
 use crate::catalog::Series;
 use crate::db;
-use crate::db::block::Span;
+use crate::db::block::{Encoded, Span};
 use crate::engine::State;
 use crate::rollup::Rolled;
+
+/// Blocks that are read at once for who reads one after the other.
+const AHEAD: usize = 16;
 
 /// A part of a series' history.
 enum Piece {
@@ -32,6 +35,9 @@ pub struct History {
     pieces: Vec<Piece>,
     runs: Vec<Vec<usize>>,
     rolled_end: Option<i64>,
+    /// The place of the block that was read last, and those that were read with it, the next one last.
+    before: Option<usize>,
+    ahead: Vec<Encoded>,
 }
 
 impl History {
@@ -66,7 +72,8 @@ impl History {
         let runs = merge::runs(&pieces.iter().map(Piece::span).collect::<Vec<_>>());
         let (store, series) = (state.databases.main.clone(), Arc::clone(series));
         let calibration = series.calibration();
-        Ok(Self { store, read, series, start, end, calibration, pieces, runs, rolled_end })
+        let (before, ahead) = (None, Vec::new());
+        Ok(Self { store, read, series, start, end, calibration, pieces, runs, rolled_end, before, ahead })
     }
 
     /// The values as they were measured where `raw`; else they are calibrated.
@@ -90,27 +97,24 @@ impl History {
 
     /// The readings of a run that lie in the range.
     pub async fn load(&mut self, run: usize) -> Result<Column> {
-        let Some(places) = self.runs.get(run) else { return Ok(Column::default()) };
+        let Some(places) = self.runs.get(run).cloned() else { return Ok(Column::default()) };
         let mut sources = Vec::with_capacity(places.len());
         let (mut gone, mut within) = (false, (i64::MAX, i64::MIN));
         for place in places {
-            let piece = &self.pieces[*place];
+            let piece = &self.pieces[place];
             within = (within.0.min(piece.span().0), within.1.max(piece.span().1));
             match piece {
                 Piece::Tail(source) => sources.push(source.clone()),
                 Piece::Block(_, _) if gone => {}
                 Piece::Block(span, _) => {
-                    let read = match &mut self.read {
-                        Some(read) => read,
-                        none => none.insert(self.store.read(&Scope::system()).await?),
-                    };
-                    let block = db::block::load(read, &self.series, *span).await?;
+                    let block = self.block(place, *span).await?;
                     gone = block.is_none();
                     sources.extend(block);
                 }
             }
         }
-        if gone && let Some(read) = &mut self.read {
+        if gone {
+            let read = reading(&mut self.read, &self.store).await?;
             // merged into others since it was looked up, maybe with some of another run: the readings of this one are taken
             for span in db::block::spans(read, &self.series, within.0, within.1).await? {
                 sources.extend(db::block::load(read, &self.series, span).await?);
@@ -123,6 +127,21 @@ impl History {
             Some(calibration) => calibration.column(column),
             None => column,
         })
+    }
+
+    /// A block's readings; nothing where it has gone since.
+    async fn block(&mut self, place: usize, span: Span) -> Result<Option<Source>> {
+        let follows = self.before.is_some_and(|before| before + 1 == place);
+        self.before = Some(place);
+        if self.ahead.last().is_none_or(|next| next.span != span) {
+            let spans = self.pieces[place..].iter().take(if follows { AHEAD } else { 1 });
+            let spans: Vec<Span> = spans.map_while(Piece::block).collect();
+            let read = reading(&mut self.read, &self.store).await?;
+            self.ahead = db::block::fetch(read, &self.series, &spans).await?;
+            self.ahead.reverse();
+        }
+        let next = self.ahead.pop_if(|next| next.span == span);
+        next.map(|block| block.decode(&self.series)).transpose()
     }
 
     /// When a run starts.
@@ -153,10 +172,7 @@ impl History {
     async fn rolled(&mut self) -> Result<Option<(Rolled<'_>, &mut Read)>> {
         let range = self.start..self.end;
         let Some(end) = self.rolled_end.filter(|end| range.start <= *end && !range.is_empty()) else { return Ok(None) };
-        let read = match &mut self.read {
-            Some(read) => read,
-            none => none.insert(self.store.read(&Scope::system()).await?),
-        };
+        let read = reading(&mut self.read, &self.store).await?;
         let rolled = Rolled { series: &self.series, calibration: self.calibration.as_deref(), range, end };
         Ok(Some((rolled, read)))
     }
@@ -183,7 +199,22 @@ impl History {
     }
 }
 
+/// The connection that is held, or a new one.
+async fn reading<'a>(held: &'a mut Option<Read>, store: &Store) -> Result<&'a mut Read> {
+    Ok(match held {
+        Some(read) => read,
+        none => none.insert(store.read(&Scope::system()).await?),
+    })
+}
+
 impl Piece {
+    fn block(&self) -> Option<Span> {
+        match self {
+            Piece::Block(span, _) => Some(*span),
+            Piece::Tail(_) => None,
+        }
+    }
+
     fn span(&self) -> (i64, i64) {
         match self {
             Piece::Block(span, _) => (span.start, span.end),

@@ -119,15 +119,17 @@ pub async fn means(channel: Channel, length: Duration, end: i64) -> Result<()> {
             interval: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
             start_time: Some(seconds(end - DAYS * DAY)),
             end_time: Some(seconds(end)),
-            page_size: 10_000,
+            page_size: 20_000,
             statistics: vec![Statistic::Mean.into()],
+            columns: true,
             ..Default::default()
         };
         let sent = Instant::now();
         let mut buckets = 0;
         loop {
             let answer = client.aggregate_readings(request.clone()).await?.into_inner();
-            buckets += answer.sensors.iter().map(|sensor| sensor.buckets.len()).sum::<usize>();
+            let columns = answer.sensors.iter().flat_map(|sensor| &sensor.columns);
+            buckets += columns.map(|columns| columns.statistics[0].values.len()).sum::<usize>();
             if answer.next_page_token.is_empty() {
                 break;
             }

@@ -1,12 +1,10 @@
 //! Readings sorted into intervals, each summarised.
 
-use std::collections::BTreeMap;
-
 use sensormesh_types::{Error, Result};
 
 use super::detail::Gathering;
-use super::{Aggregate, Detail, Grid, Wanted, add};
-use crate::{Column, Quality, Reading, Rollup};
+use super::{Aggregate, Detail, Grid, Wanted};
+use crate::{Column, Reading, Rollup};
 
 /// The most readings of which percentiles are computed in one interval: 32 MiB of memory.
 const MOST_RANKED: usize = 4 << 20;
@@ -28,7 +26,11 @@ pub struct Bucket {
 pub struct Buckets {
     grid: Grid,
     wanted: Wanted,
-    buckets: BTreeMap<i64, (Rollup, Detail)>,
+    /// The intervals that hold readings, by start.
+    starts: Vec<i64>,
+    rollups: Vec<Rollup>,
+    /// One for each interval where details are wanted; else empty.
+    details: Vec<Detail>,
     /// The details of the last interval that readings were added to.
     gathering: Option<(i64, Gathering)>,
     /// The last reading, where steps between readings count.
@@ -38,7 +40,8 @@ pub struct Buckets {
 impl Buckets {
     /// Intervals of a grid. The one interval of [`Grid::Whole`] starts with its first reading.
     pub fn of(grid: Grid, wanted: Wanted) -> Self {
-        Self { grid, wanted, buckets: BTreeMap::new(), gathering: None, before: None }
+        let (starts, rollups, details) = (Vec::new(), Vec::new(), Vec::new());
+        Self { grid, wanted, starts, rollups, details, gathering: None, before: None }
     }
 
     /// Intervals of `width` nanoseconds, aligned to the Unix epoch.
@@ -76,42 +79,39 @@ impl Buckets {
 
     /// Whether the first `size` intervals and one more have all their readings where none before `next` follow.
     pub fn are_complete(&self, size: usize, next: i64) -> bool {
-        self.buckets.len() > size && self.buckets.keys().nth(size).is_some_and(|start| *start < self.start_of(next))
+        self.starts.get(size).is_some_and(|start| *start < self.start_of(next))
     }
 
     /// How many intervals hold readings.
     pub fn len(&self) -> usize {
-        self.buckets.len()
+        self.starts.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
+        self.starts.is_empty()
     }
 
     /// Adds the readings of a column that take part in aggregates. Fails where percentiles are wanted and an interval holds more
     /// than 4,194,304 readings.
     pub fn add_column(&mut self, column: &Column) -> Result<()> {
-        let (times, values, mut at) = (column.times(), column.values(), 0);
+        let (times, mut at) = (column.times(), 0);
         while at < times.len() {
             let (start, end) = self.grid.span(times[at]);
-            let until = if end == i64::MAX { times.len() } else { at + times[at..].partition_point(|t| *t < end) };
-            let mut aggregate: Option<Aggregate> = None;
-            if column.qualities().is_empty() {
-                for index in at..until {
-                    add(&mut aggregate, Reading { time: times[index], value: values[index], quality: Quality::USUAL });
-                }
+            let until = at + if end == i64::MAX { times.len() - at } else { until(&times[at..], end) };
+            let counted = || (at..until).filter_map(|i| column.get(i)).filter(|r| r.quality.counts());
+            let rollup = if self.wanted.deviation {
+                Rollup::of(counted())
             } else {
-                for reading in (at..until).filter_map(|i| column.get(i)).filter(|r| r.quality.counts()) {
-                    add(&mut aggregate, reading);
-                }
-            }
-            if let Some(aggregate) = aggregate {
-                let counted = || (at..until).filter_map(|i| column.get(i)).filter(|r| r.quality.counts());
-                match self.wanted.deviation.then(|| Rollup::of(counted())).flatten() {
-                    Some(rollup) => self.merge(start, &rollup),
-                    None => self.merge(start, &Rollup { aggregate, squares: 0.0 }),
-                }
+                let aggregate = if column.qualities().is_empty() {
+                    Aggregate::of_ordered(&times[at..until], &column.values()[at..until])
+                } else {
+                    Aggregate::of_readings(counted())
+                };
+                aggregate.map(|aggregate| Rollup { aggregate, squares: 0.0 })
+            };
+            if let Some(rollup) = rollup {
+                self.merge(start, &rollup);
                 if !self.wanted.is_rolled() {
                     self.gather(start, counted())?;
                 }
@@ -132,8 +132,21 @@ impl Buckets {
     }
 
     fn merge(&mut self, start: i64, rollup: &Rollup) {
-        let fresh = || (*rollup, Detail::default());
-        self.buckets.entry(start).and_modify(|(kept, _)| kept.merge(rollup)).or_insert_with(fresh);
+        // mostly the last one, or one behind it
+        let place = match self.starts.last() {
+            Some(last) if *last >= start => self.starts.binary_search(&start),
+            _ => Err(self.starts.len()),
+        };
+        match place {
+            Ok(place) => self.rollups[place].merge(rollup),
+            Err(place) => {
+                self.starts.insert(place, start);
+                self.rollups.insert(place, *rollup);
+                if !self.wanted.is_rolled() {
+                    self.details.insert(place, Detail::default());
+                }
+            }
+        }
     }
 
     fn gather(&mut self, start: i64, readings: impl Iterator<Item = Reading>) -> Result<()> {
@@ -155,29 +168,51 @@ impl Buckets {
     /// Works out the details of the interval that was open: no readings of it follow.
     fn close(&mut self) {
         if let Some((start, gathering)) = self.gathering.take()
-            && let Some((_, detail)) = self.buckets.get_mut(&start)
+            && let Ok(place) = self.starts.binary_search(&start)
         {
-            *detail = gathering.finish(&self.wanted);
+            self.details[place] = gathering.finish(&self.wanted);
         }
     }
 
     /// The intervals that hold readings, the oldest first.
-    pub fn finish(mut self) -> Vec<Bucket> {
+    pub fn finish(mut self) -> impl ExactSizeIterator<Item = Bucket> {
         self.close();
         let whole = self.grid == Grid::Whole;
-        let bucket = |(start, (rollup, mut detail)): (i64, (Rollup, Detail))| {
+        let mut details = self.details.into_iter();
+        let bucket = move |(start, rollup): (i64, Rollup)| {
             let aggregate = rollup.aggregate;
+            let mut detail = details.next().unwrap_or_default();
             detail.deviation = rollup.deviation().filter(|_| self.wanted.deviation);
             Bucket { start: if whole { aggregate.first.0 } else { start }, aggregate, detail }
         };
-        self.buckets.into_iter().map(bucket).collect()
+        self.starts.into_iter().zip(self.rollups).map(bucket)
     }
+}
+
+/// How many of these times, the first among them, lie before `end`. Steps that double find a few of them as fast as many.
+fn until(times: &[i64], end: i64) -> usize {
+    let mut reach = 1;
+    while times.get(reach).is_some_and(|time| *time < end) {
+        reach *= 2;
+    }
+    let from = reach / 2 + 1;
+    let rest = &times[from.min(times.len())..reach.min(times.len())];
+    from.min(times.len()) + rest.partition_point(|time| *time < end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Quality;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_intervals_end_is_found_however_many_readings_it_has() {
+        let times: Vec<i64> = (0..40).collect();
+        for end in 1..50 {
+            assert_eq!(until(&times, end), usize::try_from(end.min(40)).expect("small"));
+        }
+    }
 
     #[test]
     fn readings_out_of_range_are_left_out() {
@@ -188,7 +223,7 @@ mod tests {
         let wanted = Wanted { deviation: true, percentiles: vec![100.0], increase: true };
         let mut buckets = Buckets::of(Grid::Whole, wanted);
         buckets.add_column(&column).expect("few");
-        let bucket = buckets.finish().remove(0);
+        let bucket = buckets.finish().next().expect("one");
         assert_eq!((bucket.start, bucket.aggregate.count, bucket.aggregate.mean()), (1, 2, 15.0));
         assert_eq!(bucket.aggregate.max, 20.0);
         assert_eq!((bucket.detail.deviation, bucket.detail.percentiles), (Some(5.0), vec![20.0]));
@@ -229,7 +264,7 @@ mod tests {
             let counted: Vec<_> = readings.iter().filter(|(_, (_, q))| *q == 0).map(|(t, (v, _))| (*t, *v)).collect();
             let mut starts: Vec<i64> = counted.iter().map(|(t, _)| t.div_euclid(width) * width).collect();
             starts.dedup();
-            let got = buckets.finish();
+            let got: Vec<_> = buckets.finish().collect();
             prop_assert_eq!(got.iter().map(|b| b.start).collect::<Vec<_>>(), starts);
             let mut risen = 0.0;
             for bucket in &got {
@@ -264,8 +299,7 @@ mod tests {
             if detailed {
                 let mut whole = Buckets::of(Grid::Whole, wanted);
                 whole.add_column(&column).expect("few");
-                let whole = whole.finish();
-                let total = whole.first().and_then(|bucket| bucket.detail.increase).map_or(0.0, |increase| increase.total);
+                let total = whole.finish().next().and_then(|bucket| bucket.detail.increase).map_or(0.0, |increase| increase.total);
                 prop_assert!((risen - total).abs() <= 1e-6, "the parts add up");
             }
         }

@@ -67,11 +67,31 @@ impl Aggregate {
 
     /// The summary of the readings of a column that take part in aggregates.
     pub fn of_column(column: &Column) -> Option<Self> {
-        let mut aggregate = None;
-        for reading in column.iter().filter(|r| r.quality.counts()) {
-            add(&mut aggregate, reading);
+        if column.qualities().is_empty() {
+            return Self::of_ordered(column.times(), column.values());
         }
-        aggregate
+        Self::of_readings(column.iter().filter(|reading| reading.quality.counts()))
+    }
+
+    /// The summary of readings; `None` where there are none.
+    pub(crate) fn of_readings(mut readings: impl Iterator<Item = Reading>) -> Option<Self> {
+        let first = readings.next()?;
+        let mut aggregate = Self::of(first.time, first.value);
+        readings.for_each(|reading| aggregate.add(reading.time, reading.value));
+        Some(aggregate)
+    }
+
+    /// The summary of values at times that increase; `None` where there are none.
+    pub(crate) fn of_ordered(times: &[i64], values: &[f64]) -> Option<Self> {
+        let first = (*times.first()?, *values.first()?);
+        let last = (*times.last()?, *values.last()?);
+        let (mut sum, mut min, mut max) = (Sum::default(), first.1, first.1);
+        for value in values {
+            sum.add(*value);
+            min = min.min(*value);
+            max = max.max(*value);
+        }
+        Some(Self { count: values.len() as u64, sum, min, max, first, last })
     }
 
     /// The arithmetic mean.
@@ -122,13 +142,6 @@ impl Aggregate {
         if other.last.0 >= self.last.0 {
             self.last = other.last;
         }
-    }
-}
-
-fn add(aggregate: &mut Option<Aggregate>, reading: Reading) {
-    match aggregate {
-        Some(aggregate) => aggregate.add(reading.time, reading.value),
-        None => *aggregate = Some(Aggregate::of(reading.time, reading.value)),
     }
 }
 

@@ -44,8 +44,11 @@ pub(super) fn take(mut bytes: &[u8], count: usize) -> Result<Vec<i64>> {
         _ => None,
     };
     let ticks = ticks.filter(|ticks| ticks.len() == count).ok_or_else(|| corrupt("its times cannot be read"))?;
-    let times = ticks.iter().map(|n| start.checked_add_unsigned(n.checked_mul(tick)?));
-    times.collect::<Option<Vec<_>>>().ok_or_else(|| corrupt("its times are beyond the calendar"))
+    let furthest = ticks.iter().max().copied().unwrap_or_default().checked_mul(tick);
+    furthest
+        .and_then(|way| start.checked_add_unsigned(way))
+        .ok_or_else(|| corrupt("its times are beyond the calendar"))?;
+    Ok(ticks.into_iter().map(|n| start.wrapping_add_unsigned(n.wrapping_mul(tick))).collect())
 }
 
 /// The distance of each time from the first, in the greatest tick that divides them all.

@@ -64,8 +64,12 @@ pub(super) fn take(mut bytes: &[u8], count: usize) -> Result<Vec<f64>> {
         let exceptions =
             if form & EXCEPTIONS == 0 { Vec::new() } else { take_exceptions(&mut bytes, count).ok_or_else(wrong)? };
         let wholes = pco::take::<i64>(bytes, count)?;
-        let restore = if form & NARROW == 0 { decimal::restore } else { decimal::restore_narrow };
-        let mut values: Vec<f64> = wholes.into_iter().map(|whole| restore(whole, power)).collect();
+        let wholes = wholes.into_iter();
+        let mut values: Vec<f64> = if form & NARROW == 0 {
+            wholes.map(|whole| decimal::restore(whole, power)).collect()
+        } else {
+            wholes.map(|whole| decimal::restore_narrow(whole, power)).collect()
+        };
         for (place, value) in exceptions {
             *values.get_mut(place).ok_or_else(wrong)? = value;
         }

@@ -1,20 +1,22 @@
 //! History and summaries as CSV: all of a range, as fast as the reader takes it.
 
+use std::slice;
+
 use jiff::tz::TimeZone;
 use sensormesh_proto::google::api::HttpBody;
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_proto::telemetry::v1::{Quality, Statistic};
+use sensormesh_proto::telemetry::v1::Quality;
 use sensormesh_series::Reading;
-use sensormesh_types::csv::{self, Table};
+use sensormesh_types::csv::{self, Table as Csv};
 use sensormesh_types::{Caller, Result, time};
 
-use super::aggregate::{Asked, place};
+use super::aggregate::{Asked, Table};
 use super::{Answers, Api, range};
 use crate::flags;
 use crate::history::History;
 
 /// Buckets that are looked up at once.
-const PAGE: i32 = 10_000;
+const PAGE: usize = 10_000;
 /// A message is sent when it has so many bytes.
 const CHUNK: usize = 32 << 10;
 
@@ -30,7 +32,7 @@ impl Api {
         let series = self.series(caller, &request.sensor_id)?;
         let (engine, raw) = (self.engine.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
-            let mut table = Table::new(["time", "sensor_id", "value", "unit", "quality"]);
+            let mut table = Csv::new(["time", "sensor_id", "value", "unit", "quality"]);
             if let Some(series) = series {
                 let unit = series.unit(raw);
                 let mut history = History::open(&engine, &series, range).await?.raw(raw);
@@ -55,69 +57,52 @@ impl Api {
         caller: &Caller,
         request: pb::ExportAggregatesRequest,
     ) -> Result<Answers<pb::ExportAggregatesResponse>> {
-        let mut page = pb::AggregateReadingsRequest {
-            sensor_ids: Vec::new(),
+        let asked = Asked::of(&pb::AggregateReadingsRequest {
             interval: request.interval,
             start_time: request.start_time,
             end_time: request.end_time,
-            page_size: PAGE,
-            page_token: String::new(),
-            min_seq: request.min_seq,
             statistics: request.statistics,
             percentiles: request.percentiles,
             calendar: request.calendar,
-            time_zone: request.time_zone,
+            time_zone: request.time_zone.clone(),
             gap: request.gap,
             raw: request.raw,
-        };
-        let asked = Asked::of(&page)?;
-        let zone = time::zone("time_zone", &page.time_zone)?;
-        self.reach(&page.min_seq).await?;
-        page.min_seq.clear();
+            ..pb::AggregateReadingsRequest::default()
+        })?;
+        let zone = time::zone("time_zone", &request.time_zone)?;
+        self.reach(&request.min_seq).await?;
         for sensor_id in &request.sensor_ids {
             self.series(caller, sensor_id)?;
         }
         let (api, caller) = (self.clone(), caller.clone());
         Ok(sensormesh_mesh::produce(|answers| async move {
-            let statistics: Vec<Statistic> =
-                asked.statistics.iter().copied().filter(|statistic| *statistic != Statistic::Count).collect();
-            let mut table = heading(&statistics, &page.percentiles);
+            let mut csv = heading(&asked);
             for sensor_id in request.sensor_ids {
-                page.sensor_ids = vec![sensor_id];
-                loop {
-                    let answer = api.aggregate(&caller, page.clone()).await?;
-                    for sensor in answer.sensors {
-                        for mut bucket in sensor.buckets {
-                            let at = bucket.start.as_ref().and_then(time::to_nanos).unwrap_or_default();
-                            table.text(&time::rfc3339_in(at, &zone));
-                            table.text(&sensor.sensor_id);
-                            table.text(&sensor.unit);
-                            table.count(bucket.count.into());
-                            for statistic in &statistics {
-                                table.number(place(&mut bucket, *statistic).and_then(|place| *place));
-                            }
-                            for percentile in 0..page.percentiles.len() {
-                                table.number(bucket.percentiles.get(percentile).copied());
-                            }
-                            table.end();
-                        }
-                        if table.len() >= CHUNK {
-                            answers.send(pb::ExportAggregatesResponse { body: Some(body(&mut table)) }).await;
-                        }
+                let unit = api.unit(&caller, &sensor_id, asked.raw);
+                let mut next = Some(asked.start);
+                while let Some(start) = next {
+                    let tables;
+                    (tables, next) = api.tables(&caller, &asked, slice::from_ref(&sensor_id), start, PAGE).await?;
+                    for (start, count, values) in tables.iter().flat_map(Table::rows) {
+                        csv.text(&time::rfc3339_in(start, &zone));
+                        csv.text(&sensor_id);
+                        csv.text(&unit);
+                        csv.count(count.into());
+                        values.for_each(|value| csv.number(value));
+                        csv.end();
                     }
-                    page.page_token = answer.next_page_token;
-                    if page.page_token.is_empty() {
-                        break;
+                    if csv.len() >= CHUNK {
+                        answers.send(pb::ExportAggregatesResponse { body: Some(body(&mut csv)) }).await;
                     }
                 }
             }
-            answers.send(pb::ExportAggregatesResponse { body: Some(body(&mut table)) }).await;
+            answers.send(pb::ExportAggregatesResponse { body: Some(body(&mut csv)) }).await;
             Ok(())
         }))
     }
 }
 
-fn write(table: &mut Table, sensor_id: &str, unit: &str, reading: Reading, zone: &TimeZone) {
+fn write(table: &mut Csv, sensor_id: &str, unit: &str, reading: Reading, zone: &TimeZone) {
     table.text(&time::rfc3339_in(reading.time, zone));
     table.text(sensor_id);
     table.number(Some(reading.value));
@@ -129,13 +114,13 @@ fn write(table: &mut Table, sensor_id: &str, unit: &str, reading: Reading, zone:
     table.end();
 }
 
-fn heading(statistics: &[Statistic], percentiles: &[f64]) -> Table {
-    let statistics = statistics.iter().map(|s| s.as_str_name().trim_start_matches("STATISTIC_").to_lowercase());
-    let percentiles = percentiles.iter().map(|p| format!("p{p}"));
+fn heading(asked: &Asked) -> Csv {
+    let statistics = asked.statistics.iter().map(|s| s.as_str_name().trim_start_matches("STATISTIC_").to_lowercase());
+    let percentiles = asked.wanted.percentiles.iter().map(|p| format!("p{p}"));
     let names: Vec<String> = statistics.chain(percentiles).collect();
-    Table::new(["start", "sensor_id", "unit", "count"].into_iter().chain(names.iter().map(String::as_str)))
+    Csv::new(["start", "sensor_id", "unit", "count"].into_iter().chain(names.iter().map(String::as_str)))
 }
 
-fn body(table: &mut Table) -> HttpBody {
+fn body(table: &mut Csv) -> HttpBody {
     HttpBody { content_type: csv::CONTENT_TYPE.to_owned(), data: table.take().into(), extensions: Vec::new() }
 }

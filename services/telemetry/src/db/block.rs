@@ -163,23 +163,52 @@ pub async fn headers(read: &mut Read, series: &Series, start: i64, end: i64) -> 
 
 /// A block's readings; nothing where the block has gone since.
 pub async fn load(read: &mut Read, series: &Series, span: Span) -> Result<Option<Source>> {
-    let row = read
+    let found = fetch(read, series, &[span]).await?;
+    found.first().map(|encoded| encoded.decode(series)).transpose()
+}
+
+/// A block that is not decoded yet.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Where it is.
+    pub span: Span,
+    header: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl Encoded {
+    /// Its readings.
+    pub fn decode(&self, series: &Series) -> Result<Source> {
+        let column = block::decode(&self.header, &self.data).map_err(|error| named(error, series, self.span))?;
+        Ok(Source { rank: self.span.part, column })
+    }
+}
+
+/// Blocks, by start, without those that have gone since.
+pub async fn fetch(read: &mut Read, series: &Series, spans: &[Span]) -> Result<Vec<Encoded>> {
+    let starts = || spans.iter().map(|span| span.start);
+    let (Some(first), Some(last)) = (starts().min(), starts().max()) else { return Ok(Vec::new()) };
+    let rows = read
         .query(
-            "SELECT header, data FROM block WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns = $4 \
-             AND part = $5 AND end_ns = $6",
+            "SELECT start_ns, part, end_ns, header, data FROM block \
+             WHERE tenant = $1 AND series = $2 AND level = $3 AND start_ns >= $4 AND start_ns <= $5 \
+             ORDER BY start_ns, part",
         )
         .bind(&*series.tenant)
         .bind(series.number)
         .bind(RAW)
-        .bind(span.start)
-        .bind(span.part)
-        .bind(span.end)
-        .fetch_optional()
+        .bind(first)
+        .bind(last)
+        .fetch_all()
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let (header, data) = (row.get::<Vec<u8>>("header")?, row.get::<Vec<u8>>("data")?);
-    let column = block::decode(&header, &data).map_err(|error| named(error, series, span))?;
-    Ok(Some(Source { rank: span.part, column }))
+    let mut found = Vec::with_capacity(spans.len());
+    for row in &rows {
+        let span = Span::of(row)?;
+        if spans.contains(&span) {
+            found.push(Encoded { span, header: row.get("header")?, data: row.get("data")? });
+        }
+    }
+    Ok(found)
 }
 
 fn named(error: Error, series: &Series, span: Span) -> Error {

@@ -59,7 +59,7 @@ async fn summary(
     for run in 0..history.runs() {
         history.summarise(run, &mut buckets).await?;
     }
-    Ok(buckets.finish())
+    Ok(buckets.finish().collect())
 }
 
 fn deviation() -> Wanted {
@@ -84,8 +84,10 @@ async fn compare(rig: &Rig, series: &Arc<Series>, taken: &BTreeMap<i64, (f64, bo
         for wanted in [Wanted::default(), deviation()] {
             let mut naive = Buckets::of(grid.clone(), wanted.clone());
             naive.add_column(&column.slice(column.range(range.0, range.1))).expect("few");
-            let (naive, told) =
-                (naive.finish(), summary(rig, series, grid.clone(), wanted, range).await.expect("told"));
+            let (naive, told) = (
+                naive.finish().collect::<Vec<_>>(),
+                summary(rig, series, grid.clone(), wanted, range).await.expect("told"),
+            );
             assert_eq!(told.len(), naive.len(), "{grid:?}");
             for (told, naive) in told.iter().zip(&naive) {
                 assert_eq!(told.start, naive.start, "{grid:?}");

@@ -298,14 +298,26 @@ impl User {
         latest.readings.iter().map(|r| (r.sensor_id.clone(), plain(r).0, plain(r).1)).collect()
     }
 
-    /// Every page of the buckets of one sensor.
-    pub async fn buckets(&self, mut request: pb::AggregateReadingsRequest) -> Vec<pb::Bucket> {
-        let mut buckets = Vec::new();
+    /// Every page of the buckets of one sensor, which are the same in rows and in columns.
+    pub async fn buckets(&self, request: pb::AggregateReadingsRequest) -> Vec<pb::Bucket> {
+        let rows: Vec<_> = self.aggregates(request.clone()).await.into_iter().flat_map(|page| page.buckets).collect();
+        let in_columns = self.aggregates(pb::AggregateReadingsRequest { columns: true, ..request.clone() }).await;
+        let unrolled: Vec<_> = in_columns.into_iter().flat_map(|page| unroll(page.columns)).collect();
+        // what is sealed in between is added up in another order
+        assert!(
+            unrolled.len() == rows.len() && unrolled.iter().zip(&rows).all(alike),
+            "{request:?}\n{unrolled:?}\n{rows:?}"
+        );
+        rows
+    }
+
+    async fn aggregates(&self, mut request: pb::AggregateReadingsRequest) -> Vec<pb::SensorAggregates> {
+        let mut pages = Vec::new();
         loop {
             let page = call!(self.aggregate_readings(request.clone())).expect("aggregates");
-            buckets.extend(page.sensors[0].buckets.clone());
+            pages.push(page.sensors[0].clone());
             if page.next_page_token.is_empty() {
-                return buckets;
+                return pages;
             }
             request.page_token = page.next_page_token;
         }
@@ -407,6 +419,56 @@ impl Watch {
 
 pub fn answer<T>(response: Result<tonic::Response<T>, tonic::Status>) -> Result<T> {
     response.map(tonic::Response::into_inner).map_err(Error::from)
+}
+
+/// The buckets that columns hold, as a program would read them.
+fn unroll(columns: Option<pb::BucketColumns>) -> Vec<pb::Bucket> {
+    let Some(columns) = columns else { return Vec::new() };
+    let mut start = columns.start_ns;
+    let mut buckets = Vec::new();
+    for (place, count) in columns.counts.iter().enumerate() {
+        let mut bucket = pb::Bucket { start: Some(time::from_nanos(start)), count: *count, ..Default::default() };
+        for column in &columns.statistics {
+            let value = Some(column.values[place]).filter(|value| !value.is_nan());
+            match column.statistic() {
+                pb::Statistic::Mean => bucket.mean = value,
+                pb::Statistic::Min => bucket.min = value,
+                pb::Statistic::Max => bucket.max = value,
+                pb::Statistic::Sum => bucket.sum = value,
+                pb::Statistic::First => bucket.first = value,
+                pb::Statistic::Last => bucket.last = value,
+                pb::Statistic::Stddev => bucket.stddev = value,
+                pb::Statistic::Increase => bucket.increase = value,
+                pb::Statistic::Rate => bucket.rate = value,
+                pb::Statistic::Unspecified | pb::Statistic::Count => {
+                    assert!(column.percentile.is_some());
+                    bucket.percentiles.extend(value);
+                }
+            }
+        }
+        buckets.push(bucket);
+        let step = if columns.steps.is_empty() { 1 } else { columns.steps.get(place).copied().unwrap_or_default() };
+        start += step * columns.tick_ns as i64;
+    }
+    buckets
+}
+
+/// Whether buckets are the same but for the last digits of their values.
+fn alike((one, other): (&pb::Bucket, &pb::Bucket)) -> bool {
+    let values = |bucket: &pb::Bucket| {
+        let pb::Bucket { mean, min, max, sum, first, last, stddev, increase, rate, .. } = *bucket;
+        let percentiles = bucket.percentiles.iter().map(|percentile| Some(*percentile));
+        [mean, min, max, sum, first, last, stddev, increase, rate].into_iter().chain(percentiles).collect::<Vec<_>>()
+    };
+    let near = |(one, other): (&Option<f64>, &Option<f64>)| match (one, other) {
+        (Some(one), Some(other)) => (one - other).abs() <= 1e-9 * one.abs().max(1.0),
+        (one, other) => one == other,
+    };
+    let (left, right) = (values(one), values(other));
+    one.start == other.start
+        && one.count == other.count
+        && left.len() == right.len()
+        && left.iter().zip(&right).all(near)
 }
 
 pub fn reading(sensor_id: &str, nanos: i64, value: f64) -> pb::Reading {

@@ -5,6 +5,7 @@ use sensormesh_proto::telemetry::v1::{CalendarUnit, Gap, Statistic};
 use sensormesh_series::{Bucket, Grid, Unit, Wanted};
 use sensormesh_types::{Error, Result, time};
 
+use super::table::Table;
 use crate::api::range;
 
 const SECOND: i64 = 1_000_000_000;
@@ -24,12 +25,14 @@ pub struct Asked {
     pub end: i64,
     /// The start of the one bucket of a whole range, where the request has one.
     pub whole_from: Option<i64>,
-    /// What is wanted, each once.
+    /// What is wanted beside the count, each once.
     pub statistics: Vec<Statistic>,
     /// What takes every reading to know.
     pub wanted: Wanted,
     /// What is shown of buckets without readings; `None` = they are left out.
     pub gap: Option<Gap>,
+    /// How many numbers a bucket has.
+    pub width: usize,
     /// The values as they were measured.
     pub raw: bool,
 }
@@ -64,7 +67,7 @@ impl Asked {
         if statistics.is_empty() {
             statistics.extend(USUAL);
         }
-        let mut seen = Vec::new();
+        let mut seen = vec![Statistic::Count];
         statistics.retain(|statistic| {
             !seen.contains(statistic) && {
                 seen.push(*statistic);
@@ -76,14 +79,12 @@ impl Asked {
             percentiles: request.percentiles.clone(),
             increase: statistics.iter().any(|s| matches!(s, Statistic::Increase | Statistic::Rate)),
         };
+        let width = statistics.len() + wanted.percentiles.len();
+        // the count of a row takes as much as another number
+        let width = if request.columns { width.max(1) } else { width + 1 };
         let whole_from = Some(from).filter(|_| grid == Grid::Whole && request.start_time.is_some());
         let start = if from == i64::MIN || grid == Grid::Whole { from } else { grid.start_of(from) };
-        Ok(Self { grid, start, end, whole_from, statistics, wanted, gap, raw: request.raw })
-    }
-
-    /// How many numbers a bucket has.
-    pub fn width(&self) -> usize {
-        1 + self.statistics.len() + self.wanted.percentiles.len()
+        Ok(Self { grid, start, end, whole_from, statistics, wanted, gap, width, raw: request.raw })
     }
 
     /// The statistics that a gap can be filled with, the percentiles last.
@@ -92,34 +93,25 @@ impl Asked {
         levels.chain(bucket.detail.percentiles.iter().copied()).collect()
     }
 
-    /// A bucket with readings, in the contract's form.
-    pub fn bucket(&self, bucket: &Bucket) -> pb::Bucket {
-        let mut out = pb::Bucket {
-            start: Some(time::from_nanos(self.whole_from.unwrap_or(bucket.start))),
-            count: u32::try_from(bucket.aggregate.count).unwrap_or(u32::MAX),
-            percentiles: bucket.detail.percentiles.clone(),
-            ..Default::default()
-        };
-        for wanted in &self.statistics {
-            if let Some(place) = place(&mut out, *wanted) {
-                *place = statistic(*wanted, bucket);
-            }
-        }
-        out
+    /// A table for so many buckets.
+    pub fn table(&self, size: usize) -> Table {
+        Table::new(&self.statistics, &self.wanted.percentiles, size)
     }
 
-    /// A bucket without readings, with the levels that stand in for them.
-    pub fn filled(&self, start: i64, levels: Option<&[f64]>) -> pb::Bucket {
-        let mut out = pb::Bucket { start: Some(time::from_nanos(start)), ..Default::default() };
-        let Some(levels) = levels else { return out };
-        let wanted: Vec<Statistic> = self.statistics.iter().copied().filter(|s| is_level(*s)).collect();
-        for (wanted, level) in wanted.iter().zip(levels) {
-            if let Some(place) = place(&mut out, *wanted) {
-                *place = Some(*level);
-            }
-        }
-        out.percentiles = levels.get(wanted.len()..).unwrap_or_default().to_vec();
-        out
+    /// Appends a bucket with readings.
+    pub fn put(&self, bucket: &Bucket, table: &mut Table) {
+        let statistics = self.statistics.iter().map(|wanted| statistic(*wanted, bucket));
+        let percentiles = bucket.detail.percentiles.iter().map(|percentile| Some(*percentile));
+        let start = self.whole_from.unwrap_or(bucket.start);
+        table.push(start, bucket.aggregate.count, statistics.chain(percentiles));
+    }
+
+    /// Appends a bucket without readings, with the levels that stand in for them.
+    pub fn put_gap(&self, start: i64, levels: Option<&[f64]>, table: &mut Table) {
+        let mut levels = levels.unwrap_or_default().iter().copied();
+        let has_level = self.statistics.iter().map(|wanted| is_level(*wanted));
+        let has_level = has_level.chain(self.wanted.percentiles.iter().map(|_| true));
+        table.push(start, 0, has_level.map(|has_level| if has_level { levels.next() } else { None }));
     }
 }
 
@@ -148,22 +140,6 @@ fn statistic(statistic: Statistic, bucket: &Bucket) -> Option<f64> {
         Statistic::Stddev => detail.deviation,
         Statistic::Increase => detail.increase.map(|increase| increase.total),
         Statistic::Rate => detail.increase.map(|increase| increase.per_second()),
-        Statistic::Unspecified | Statistic::Count => None,
-    }
-}
-
-/// Where the contract's bucket has a statistic; the count has a place of its own.
-pub fn place(bucket: &mut pb::Bucket, statistic: Statistic) -> Option<&mut Option<f64>> {
-    match statistic {
-        Statistic::Mean => Some(&mut bucket.mean),
-        Statistic::Min => Some(&mut bucket.min),
-        Statistic::Max => Some(&mut bucket.max),
-        Statistic::Sum => Some(&mut bucket.sum),
-        Statistic::First => Some(&mut bucket.first),
-        Statistic::Last => Some(&mut bucket.last),
-        Statistic::Stddev => Some(&mut bucket.stddev),
-        Statistic::Increase => Some(&mut bucket.increase),
-        Statistic::Rate => Some(&mut bucket.rate),
         Statistic::Unspecified | Statistic::Count => None,
     }
 }

@@ -1,23 +1,29 @@
 //! Summaries, page by page.
 
 mod asked;
+mod table;
 
 use std::sync::Arc;
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::Gap;
-use sensormesh_series::{Bucket, Buckets, gap};
+use sensormesh_series::{Buckets, gap};
 use sensormesh_types::{Caller, Error, Result, page};
 
-pub(super) use asked::{Asked, place};
+pub(super) use asked::Asked;
+pub(super) use table::Table;
 
 use super::Api;
 use crate::catalog::Series;
 use crate::history::History;
 use crate::rollup::rolled_up;
 
-/// The most numbers in an answer: about 10 MiB.
+/// The most numbers in an answer, the counts among them in rows: about 10 MiB.
 const MOST_NUMBERS: usize = 1_000_000;
+/// The most buckets of a sensor in a page of rows, which take twice the bytes of columns and ten times the work.
+const MOST_ROWS: u32 = 10_000;
+/// The same of columns.
+const MOST_IN_COLUMNS: u32 = 100_000;
 
 /// The time of a reading, and its value where it is known.
 type Neighbour = (i64, Option<f64>);
@@ -29,8 +35,8 @@ impl Api {
         request: pb::AggregateReadingsRequest,
     ) -> Result<pb::AggregateReadingsResponse> {
         let asked = Asked::of(&request)?;
-        let room = MOST_NUMBERS / (asked.width() * request.sensor_ids.len().max(1));
-        let size = (page::size(request.page_size, 1000, 10_000)? as usize).min(room).max(1);
+        let most = if request.columns { MOST_IN_COLUMNS } else { MOST_ROWS };
+        let size = page::size(request.page_size, 1000, most)? as usize;
         let unpaged = pb::AggregateReadingsRequest {
             page_size: 0,
             page_token: String::new(),
@@ -44,21 +50,37 @@ impl Api {
             Some(next) => next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?,
             None => asked.start,
         };
-        let mut series = Vec::with_capacity(request.sensor_ids.len());
-        for sensor_id in &request.sensor_ids {
-            series.push(self.series(caller, sensor_id)?);
-        }
-        let (pages, next) = match asked.gap {
-            Some(gap) => self.dense(&asked, gap, &series, start, size).await?,
-            None => self.sparse(&asked, &series, start, size).await?,
-        };
-        let sensors = request.sensor_ids.iter().zip(pages).map(|(sensor_id, buckets)| pb::SensorAggregates {
-            sensor_id: sensor_id.clone(),
-            unit: self.unit(caller, sensor_id, asked.raw),
-            buckets,
+        let (tables, next) = self.tables(caller, &asked, &request.sensor_ids, start, size).await?;
+        let sensors = request.sensor_ids.iter().zip(tables).map(|(sensor_id, table)| {
+            let unit = self.unit(caller, sensor_id, asked.raw);
+            let (buckets, columns) =
+                if request.columns { (Vec::new(), table.into_columns()) } else { (table.into_buckets(), None) };
+            pb::SensorAggregates { sensor_id: sensor_id.clone(), unit, buckets, columns }
         });
         let next_page_token = next.map(|next| page::token(&query, &next.to_string())).unwrap_or_default();
         Ok(pb::AggregateReadingsResponse { sensors: sensors.collect(), next_page_token, as_of, stale })
+    }
+
+    /// A page of at most `size` buckets of each sensor from `start` on, fewer where an answer holds no more; and where the
+    /// next one starts.
+    pub(super) async fn tables(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        sensor_ids: &[String],
+        start: i64,
+        size: usize,
+    ) -> Result<(Vec<Table>, Option<i64>)> {
+        let room = MOST_NUMBERS / (asked.width * sensor_ids.len().max(1));
+        let size = size.min(room).max(1);
+        let mut series = Vec::with_capacity(sensor_ids.len());
+        for sensor_id in sensor_ids {
+            series.push(self.series(caller, sensor_id)?);
+        }
+        match asked.gap {
+            Some(gap) => self.dense(asked, gap, &series, start, size).await,
+            None => self.sparse(asked, &series, start, size).await,
+        }
     }
 
     /// A page of the buckets that hold readings, and where the next one starts.
@@ -68,21 +90,25 @@ impl Api {
         series: &[Option<Arc<Series>>],
         start: i64,
         size: usize,
-    ) -> Result<(Vec<Vec<pb::Bucket>>, Option<i64>)> {
-        let mut found = Vec::with_capacity(series.len());
+    ) -> Result<(Vec<Table>, Option<i64>)> {
+        let mut tables = Vec::with_capacity(series.len());
+        let mut next = None;
         for series in series {
-            found.push(match series {
-                Some(series) => self.buckets(asked, series, (start, asked.end), size).await?,
-                None => Vec::new(),
-            });
+            let Some(series) = series else {
+                tables.push(asked.table(0));
+                continue;
+            };
+            let mut found = self.buckets(asked, series, (start, asked.end), size).await?.finish();
+            let mut table = asked.table(found.len().min(size));
+            found.by_ref().take(size).for_each(|bucket| asked.put(&bucket, &mut table));
+            tables.push(table);
+            // every sensor's page ends before the first bucket that did not fit for one of them
+            next = next.into_iter().chain(found.next().map(|bucket| bucket.start)).min();
         }
-        // every sensor's page ends before the first bucket that did not fit for one of them
-        let next = found.iter().filter_map(|buckets| buckets.get(size)).map(|bucket| bucket.start).min();
-        let until = next.unwrap_or(i64::MAX);
-        let page = |buckets: Vec<Bucket>| {
-            buckets.iter().filter(|b| b.start < until).map(|bucket| asked.bucket(bucket)).collect()
-        };
-        Ok((found.into_iter().map(page).collect(), next))
+        if let Some(next) = next {
+            tables.iter_mut().for_each(|table| table.cut(next));
+        }
+        Ok((tables, next))
     }
 
     /// A page of all buckets of the range, and where the next one starts.
@@ -93,37 +119,37 @@ impl Api {
         series: &[Option<Arc<Series>>],
         start: i64,
         size: usize,
-    ) -> Result<(Vec<Vec<pb::Bucket>>, Option<i64>)> {
+    ) -> Result<(Vec<Table>, Option<i64>)> {
         let (mut starts, mut until) = (Vec::new(), start);
         while until < asked.end && starts.len() < size {
             starts.push(until);
             until = asked.grid.span(until).1;
         }
-        let mut pages = Vec::with_capacity(series.len());
+        let mut tables = Vec::with_capacity(series.len());
         for series in series {
             let found = match series {
-                Some(series) => self.buckets(asked, series, (start, until.min(asked.end)), size).await?,
+                Some(series) => {
+                    self.buckets(asked, series, (start, until.min(asked.end)), size).await?.finish().collect()
+                }
                 None => Vec::new(),
             };
-            let mut rows: Vec<gap::Level> = starts.iter().map(|start| (*start, None)).collect();
-            let row_of = |bucket: &Bucket| starts.binary_search(&bucket.start).ok();
-            for bucket in &found {
-                if let Some(row) = row_of(bucket) {
-                    rows[row].1 = Some(asked.levels(bucket));
-                }
-            }
+            let bucket_of =
+                |start: i64| found.binary_search_by_key(&start, |bucket| bucket.start).ok().map(|at| &found[at]);
+            let level = |start: &i64| (*start, bucket_of(*start).map(|bucket| asked.levels(bucket)));
+            let mut rows: Vec<gap::Level> = starts.iter().map(level).collect();
             if let Some(series) = series {
                 self.fill(asked, gap, series, &mut rows, until).await?;
             }
-            let mut page: Vec<_> = rows.iter().map(|(start, levels)| asked.filled(*start, levels.as_deref())).collect();
-            for bucket in &found {
-                if let Some(row) = row_of(bucket) {
-                    page[row] = asked.bucket(bucket);
+            let mut table = asked.table(rows.len());
+            for (start, levels) in rows {
+                match bucket_of(start) {
+                    Some(bucket) => asked.put(bucket, &mut table),
+                    None => asked.put_gap(start, levels.as_deref(), &mut table),
                 }
             }
-            pages.push(page);
+            tables.push(table);
         }
-        Ok((pages, Some(until).filter(|until| *until < asked.end)))
+        Ok((tables, Some(until).filter(|until| *until < asked.end)))
     }
 
     /// Fills the rows of a page that ends at `until`. Its neighbours are looked up where its ends are empty.
@@ -164,17 +190,11 @@ impl Api {
         let Some((time, _)) = reading else { return Ok(None) };
         let (start, end) = asked.grid.span(time);
         let found = self.buckets(asked, series, (start, end.min(asked.end)), 1).await?;
-        Ok(found.first().map(|bucket| (bucket.start, asked.levels(bucket))))
+        Ok(found.finish().next().map(|bucket| (bucket.start, asked.levels(&bucket))))
     }
 
     /// The first buckets of a series in a range, and one more than `size` where there are more.
-    async fn buckets(
-        &self,
-        asked: &Asked,
-        series: &Arc<Series>,
-        range: (i64, i64),
-        size: usize,
-    ) -> Result<Vec<Bucket>> {
+    async fn buckets(&self, asked: &Asked, series: &Arc<Series>, range: (i64, i64), size: usize) -> Result<Buckets> {
         let steps_in = asked.wanted.increase && range.0 > asked.start;
         let before = if steps_in { self.last_before(series, (asked.start, range.0), asked.raw).await? } else { None };
         let before = match before {
@@ -192,7 +212,7 @@ impl Api {
             }
             history.summarise(run, &mut buckets).await?;
         }
-        Ok(buckets.finish())
+        Ok(buckets)
     }
 
     /// The last reading in a range that takes part in aggregates: its time, and its value where that is not rolled up.
