@@ -28,7 +28,7 @@ def main() -> None:
         "memory": program.idle,
         "live": lambda: live.latency(5 * options.seconds),
         "ingest": lambda: ingest.ingest(options.rounds, options.seconds),
-        "grown": lambda: grown.grown(5 * options.seconds),
+        "grown": grown.grown,
         "disk": disk.disk,
         "rest": lambda: rest.rest(options.rounds, options.seconds),
         "query": lambda: query.query(options.rounds, options.seconds),
