@@ -53,7 +53,7 @@ def synced(system: System) -> Row:
     """Calls of fsync and fdatasync by telemetry while it commits. The log is synced once a commit; blocks and checkpoints add some."""
     before = commits(system)
     with traced(system.service_pid("telemetry")) as calls:
-        system.load("count-unary", "telemetry", 0, COUNT // 10)
+        system.load("count-unary", "telemetry", 0, COUNT)
     made = commits(system) - before
     each = calls[0] / made
     detail = {"syncs": calls[0], "commits": made}

@@ -49,6 +49,9 @@ pub(crate) struct Postgres {
 
 const IDLE: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// SQLite's memory in this process above which it takes pages that it has read before it asks for more, bytes. As it is built
+/// here, all connections share the sum of their caches, and one that reads everything once would keep all of it.
+const HEAP: u32 = 8 << 20;
 
 impl Pools {
     pub(crate) fn sqlite(path: &Path, config: &Config) -> Result<Self> {
@@ -208,6 +211,7 @@ fn sqlite_options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .pragma("temp_store", "MEMORY")
         .pragma("journal_size_limit", (64 << 20).to_string())
         .pragma("cache_size", format!("-{}", config.cache_kib.max(64)))
+        .pragma("soft_heap_limit", HEAP.to_string())
 }
 
 /// Makes the file, readable by its owner only, before SQLite would make it readable by everybody.
