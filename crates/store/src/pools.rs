@@ -49,8 +49,8 @@ pub(crate) struct Postgres {
 
 const IDLE: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// SQLite's memory in this process above which it takes pages that it has read before it asks for more, bytes. As it is built
-/// here, all connections share the sum of their caches, and one that reads everything once would keep all of it.
+/// What SQLite holds in this process, bytes: above this, pages that it has read make room for others. Each connection has a
+/// cache of its own, and what reads everything once, as a scrub does, would fill that of every reader.
 const HEAP: u32 = 8 << 20;
 
 impl Pools {
