@@ -1,4 +1,4 @@
-"""Small batches stored, and batches on their way to a subscriber, beside NATS JetStream with its storage in files; and Mosquitto."""
+"""Small batches stored, and batches on their way to a subscriber, beside NATS JetStream in files and Mosquitto in memory."""
 
 import contextlib
 import json

@@ -50,7 +50,7 @@ def commits(system: System) -> float:
 
 
 def synced(system: System) -> Row:
-    """Calls of fsync and fdatasync by telemetry while it commits. The log is synced once a commit; blocks and checkpoints add some."""
+    """Calls of fsync and fdatasync by telemetry while it commits: one a commit, and some for blocks and checkpoints."""
     before = commits(system)
     with traced(system.service_pid("telemetry")) as calls:
         system.load("count-unary", "telemetry", 0, COUNT)
