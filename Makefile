@@ -2,10 +2,10 @@
 CARGO ?= cargo
 DASHBOARD = services/edge/dashboard
 
-.PHONY: help run test bench lint fmt proto release client dashboard
+.PHONY: help run test bench bench-gate lint fmt proto release client dashboard
 
 help: ## lists the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 run: dashboard ## builds and starts the whole system on this machine
 	$(CARGO) run --release -- up $(ARGS)
@@ -15,6 +15,9 @@ test: ## installs what the tests need and runs them all
 
 bench: ## measures speed and size, each against a limit or a peer in the same run
 	python3 tools/bench.py
+
+bench-gate: ## only what does not vary: bytes of a reading, commits, allocations, memory of a stream
+	python3 tools/bench.py --gate
 
 lint: ## says what CI refuses: format, clippy, contracts, licences
 	python3 tools/lint.py

@@ -1,10 +1,12 @@
 """Measures speed and size of the release build, each beside a limit or a peer in the same run.
 
-    bench.py [--only start,memory,live,ingest,disk,rest,query,broker,fanout,hop,dashboard] [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
+    bench.py [--gate] [--only start,memory,live,ingest,grown,disk,rest,query,broker,fanout,hop,dashboard,syncs,allocations,streams]
+             [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
 
 Prints a table and writes target/bench/results.json. Times on one machine say nothing about another, so they are reported; what is
 compared with a limit is a ratio to a peer measured in the same round, a size, or an amount of memory. `--cpu 1` puts
-everything that is measured on one processor, peers and clients included.
+everything that is measured on one processor, peers and clients included. `--gate` takes only the counts that do not vary: bytes
+of a reading, commits for 1,000 acknowledgements, allocations of a batch, memory of a stream.
 """
 
 import argparse
@@ -13,8 +15,10 @@ import subprocess
 import sys
 import time
 
-from bench import broker, disk, fanout, hop, ingest, live, program, query, rest, table
+from bench import broker, disk, fanout, gate, grown, hop, ingest, live, program, query, rest, table
 from machine import ROOT, SKIPPED, run, say
+
+GATE = ["disk", "syncs", "allocations", "streams"]
 
 
 def main() -> None:
@@ -24,6 +28,7 @@ def main() -> None:
         "memory": program.idle,
         "live": lambda: live.latency(5 * options.seconds),
         "ingest": lambda: ingest.ingest(options.rounds, options.seconds),
+        "grown": grown.grown,
         "disk": disk.disk,
         "rest": lambda: rest.rest(options.rounds, options.seconds),
         "query": lambda: query.query(options.rounds, options.seconds),
@@ -31,8 +36,13 @@ def main() -> None:
         "fanout": lambda: fanout.fanout(options.rounds, options.seconds),
         "hop": lambda: hop.hop(options.rounds, options.seconds),
         "dashboard": program.dashboard,
+        "syncs": gate.syncs,
+        "allocations": gate.allocations,
+        "streams": fanout.streams,
     }
-    wanted = options.only.split(",") if options.only else list(measures)
+    # a part of the fan-out
+    usual = [name for name in measures if name != "streams"]
+    wanted = options.only.split(",") if options.only else GATE if options.gate else usual
     if unknown := [name for name in wanted if name not in measures]:
         sys.exit(f"there is no measure {unknown[0]!r}; there are {', '.join(measures)}")
     if not options.no_build:
@@ -62,6 +72,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="names of measures, separated by commas")
+    parser.add_argument("--gate", action="store_true", help="only the counts that do not vary")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison, at least 3")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each side runs in a round")
     parser.add_argument("--cpu", type=int, help="the processor that everything measured runs on")

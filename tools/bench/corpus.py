@@ -1,8 +1,10 @@
-"""Real series out of ../shared/data, as a file that the measure of disk space reads: 164 series of nine sets."""
+"""Series as a file that the measure of disk space reads: real ones out of ../shared/data, 164 of nine sets; or made-up ones,
+the same everywhere."""
 
 import csv
 import datetime
 import gzip
+import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,19 +109,37 @@ def decimals(name: str) -> int:
     return 4 if "kWh" in name or name.endswith(".AH") else 2
 
 
-def write(path: Path, rounded: bool) -> dict[str, int]:
-    """Writes the corpus, or the part of it that rounding changes, and says how many readings each set has: for each series
-    the length of its name, the name, the number of readings, their times in nanoseconds, their values."""
+def made_up() -> Iterator[tuple[str, Series]]:
+    """A temperature, a humidity, a power and a counter in twelve rooms: every ten seconds, some of them missing."""
+    chance = random.Random(1)
+    for room in range(12):
+        kinds = {"temperature": (21.0, 0.2, 2), "humidity": (45.0, 1.0, 1), "power": (300.0, 60.0, 0), "energy": (1000.0, 0.0, 3)}
+        for kind, (level, step, digits) in kinds.items():
+            readings, now = [], 1_700_000_000_000
+            for _ in range(8192):
+                now += 10_000 if chance.random() < 0.99 else 20_000
+                # a counter goes up only
+                level += step * (chance.random() - 0.5) if step else 0.04 * chance.random()
+                readings.append((now, round(level, digits)))
+            yield "made_up", (f"room{room}.{kind}", readings)
+
+
+def write(path: Path, found: Iterator[tuple[str, Series]]) -> dict[str, int]:
+    """Writes series, and says how many readings each set has: for each series the length of its name, the name, the number of
+    readings, their times in nanoseconds, their values."""
     counts: dict[str, int] = {}
     with path.open("wb") as file:
-        for kind, (name, readings) in series():
-            if rounded:
-                if kind not in ROUNDED:
-                    continue
-                readings = [(time, round(value, decimals(name))) for time, value in readings]
+        for kind, (name, readings) in found:
             counts[kind] = counts.get(kind, 0) + len(readings)
             label = name.encode()
             file.write(struct.pack("<H", len(label)) + label + struct.pack("<I", len(readings)))
             file.write(struct.pack(f"<{len(readings)}q", *(time * 1_000_000 for time, _ in readings)))
             file.write(struct.pack(f"<{len(readings)}d", *(value for _, value in readings)))
     return counts
+
+
+def rounded() -> Iterator[tuple[str, Series]]:
+    """The part of the real series that rounding to a sensor's digits changes, rounded."""
+    for kind, (name, readings) in series():
+        if kind in ROUNDED:
+            yield kind, (name, [(time, round(value, decimals(name))) for time, value in readings])

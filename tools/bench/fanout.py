@@ -1,9 +1,9 @@
-"""The same batches to a hundred subscribers, beside the core of NATS; and what a thousand idle subscriptions hold."""
+"""The same batches to a hundred subscribers, beside the core of NATS and Mosquitto; and what a thousand idle subscriptions hold."""
 
 import contextlib
 import subprocess
 
-from .broker import Nats, compare
+from .broker import MOSQUITTO, OURS, Mosquitto, Nats, compare
 from .system import LOAD, System, memory
 from .table import Row
 
@@ -14,18 +14,29 @@ CONNECTIONS = 4
 
 
 def fanout(rounds: int, seconds: float) -> list[Row]:
-    found: list[list[dict]] = []
+    found: list[dict[str, dict]] = []
     with contextlib.ExitStack() as stack:
         system = stack.enter_context(System("--split", "--no-host-sensors"))
         system.start()
         idle = held(system)
         nats = stack.enter_context(Nats()) if Nats.found() else None
+        mosquitto = stack.enter_context(Mosquitto()) if Mosquitto.found() else None
         for _ in range(rounds):
-            found.append([system.load("watch", "telemetry", seconds, SUBSCRIBERS)])
+            found.append({OURS: system.load("watch", "telemetry", seconds, SUBSCRIBERS)})
             if nats:
-                found[-1].append(nats.load("nats-core", seconds, SUBSCRIBERS))
+                found[-1]["NATS core"] = nats.load("nats-core", seconds, SUBSCRIBERS)
+            if mosquitto:
+                found[-1][MOSQUITTO] = mosquitto.load("mqtt", seconds, SUBSCRIBERS)
     name = f"publish to {SUBSCRIBERS} subscribers, 100 batches/s"
-    return [compare(name, found, "p50", "NATS core", None, None), compare(name, found, "p99", "NATS core", 1, 0.7), idle]
+    limits = {("NATS core", "p50"): (None, None), ("NATS core", "p99"): (1, 0.7)}
+    return [*compare(name, found, limits, MOSQUITTO), idle]
+
+
+def streams() -> list[Row]:
+    """What an idle subscription holds, alone: it does not vary, so the gate looks at it."""
+    with System("--split", "--no-host-sensors") as system:
+        system.start()
+        return [held(system)]
 
 
 def held(system: System) -> Row:

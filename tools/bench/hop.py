@@ -1,4 +1,5 @@
-"""What the edge adds to a call, beside Envoy doing the same: JSON to gRPC, token, rate limit, log, mutual TLS."""
+"""What the edge adds to a call, beside Envoy doing the same: JSON to gRPC, token, rate limit, log, mutual TLS; and beside nginx,
+which only passes gRPC on, over mutual TLS."""
 
 import contextlib
 import statistics
@@ -30,13 +31,14 @@ def hop(rounds: int, seconds: float) -> list[Row]:
         if program:
             envoy = stack.enter_context(peers.Envoy(program, system))
             hops["envoy"] = (envoy.port, envoy.process.pid)
+        nginx = stack.enter_context(peers.Nginx(system)) if peers.Nginx.found() else None
         system.load("unary", "telemetry", 0.5, 32)
         for port, _ in hops.values():
             for kind in KINDS:
                 peers.ask(port, token, kind, 32, 0.5)
         for kind, (direct, name, limited) in KINDS.items():
             for concurrency in CONCURRENCY:
-                found = [measure(system, hops, direct, kind, concurrency, seconds) for _ in range(rounds)]
+                found = [measure(system, hops, nginx, direct, kind, concurrency, seconds) for _ in range(rounds)]
                 rows += compare(f"{name}, c={concurrency}", concurrency, limited, found)
         for who, (_, pid) in hops.items():
             held = memory(pid)
@@ -44,7 +46,9 @@ def hop(rounds: int, seconds: float) -> list[Row]:
     return rows
 
 
-def measure(system: System, hops: dict, direct: str, kind: str, concurrency: int, seconds: float) -> dict:
+def measure(
+    system: System, hops: dict, nginx: peers.Nginx | None, direct: str, kind: str, concurrency: int, seconds: float
+) -> dict:
     """One round: straight to the service, then through each hop. A token lives longer than all rounds of one kind."""
     token = system.token()
     round = {"direct": system.load(direct, "telemetry", seconds, concurrency)}
@@ -55,6 +59,11 @@ def measure(system: System, hops: dict, direct: str, kind: str, concurrency: int
         answer["per_second"] = answer["requests"] / answer["seconds"]
         answer["added_us"] = answer["p50_us"] - round["direct"]["p50_us"]
         round[who] = answer
+    if nginx:
+        # the load program's calls, as they go straight to the service
+        answer = system.load_at(f"127.0.0.1:{nginx.port}", direct, seconds, concurrency)
+        answer["added_us"] = answer["p50_us"] - round["direct"]["p50_us"]
+        round["nginx"] = answer
     return round
 
 
@@ -79,6 +88,11 @@ def compare(name: str, concurrency: int, limited: bool, found: list[dict]) -> li
         rows.append(row("requests", "per_second", "/s", **limits))
     rows.append(row("p99", "p99_us", "µs"))
     rows.append(row("CPU of the hop", "cpu_us", "µs"))
+    if concurrency == 1 and of("nginx", "added_us"):
+        row = Row(f"{name}: added p50, beside nginx passing gRPC on", text("edge", "added_us", "µs"))
+        row.peer = text("nginx", "added_us", "µs")
+        row.ratios = [r["edge"]["added_us"] / r["nginx"]["added_us"] for r in found if r["nginx"]["added_us"] > 0]
+        rows.append(row)
     direct = [round["direct"] for round in found]
     middle = statistics.median(d["p50_us"] for d in direct)
     rate = statistics.median(d["per_second"] for d in direct)

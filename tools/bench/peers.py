@@ -1,4 +1,4 @@
-"""What we are measured against: Envoy as the edge's peer, SQLite as the disk's; and wrk, which asks both edges alike."""
+"""What we are measured against: Envoy and nginx as the edge's peers, SQLite as the disk's; and wrk, which asks both edges alike."""
 
 import json
 import os
@@ -67,19 +67,65 @@ class Envoy:
         self.process = subprocess.Popen(command, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
 
     def __enter__(self) -> "Envoy":
-        for _ in range(200):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.05)
-        self.__exit__()
-        raise RuntimeError(f"Envoy did not start:\n{self.log.read_text()[-2000:]}")
+        wait_for(self.process, self.port, "Envoy", self.log)
+        return self
 
     def __exit__(self, *_) -> None:
         self.process.terminate()
         self.process.wait(timeout=30)
+
+
+class Nginx:
+    """nginx between a caller of gRPC and telemetry, with mutual TLS on both sides: a hop that translates and checks nothing."""
+
+    @staticmethod
+    def path() -> str | None:
+        return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+    @classmethod
+    def found(cls) -> bool:
+        return bool(cls.path()) or apt("nginx beside the edge", "nginx-light")
+
+    def __init__(self, system: System) -> None:
+        home = system.home / "nginx"
+        home.mkdir()
+        self.port = free_port()
+        places = {
+            "$PORT": str(self.port),
+            "$UPSTREAM": system.address("telemetry"),
+            "$HOME": str(home),
+            "$PKI": str(system.data / "pki"),
+            "$WORKERS": str(len(os.sched_getaffinity(0))),
+        }
+        text = (HERE / "nginx.conf").read_text()
+        for place, value in places.items():
+            text = text.replace(place, value)
+        (home / "nginx.conf").write_text(text)
+        self.log = home / "error.log"
+        command = [self.path(), "-p", home, "-c", home / "nginx.conf", "-e", self.log, "-g", "daemon off;"]
+        self.process = subprocess.Popen(command)
+
+    def __enter__(self) -> "Nginx":
+        wait_for(self.process, self.port, "nginx", self.log)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+
+def wait_for(process: subprocess.Popen, port: int, name: str, log: Path) -> None:
+    """Until it takes connections."""
+    for _ in range(200):
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.terminate()
+    process.wait(timeout=30)
+    raise RuntimeError(f"{name} did not start:\n{log.read_text()[-2000:]}")
 
 
 def ask(port: int, token: str, what: str, connections: int, seconds: float) -> dict:

@@ -120,7 +120,11 @@ class System:
     def load(self, *args: str | float) -> dict:
         """Runs the load program against this system; its line of JSON."""
         mode, service, *rest = args
-        command = [LOAD, mode, self.address(str(service)), self.data / "pki", *map(str, rest)]
+        return self.load_at(self.address(str(service)), mode, *rest)
+
+    def load_at(self, address: str, mode: str | float, *rest: str | float) -> dict:
+        """The same against what stands before it."""
+        command = [LOAD, str(mode), address, self.data / "pki", *map(str, rest)]
         result = subprocess.run(command, env=self.env, capture_output=True, text=True)
         if result.returncode != 0:
             raise RuntimeError(f"load {mode}: {result.stderr[-500:]}")

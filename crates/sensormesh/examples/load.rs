@@ -8,8 +8,16 @@
 //! seconds; `load history ADDR PKI SECONDS END` and `load means …` ask for a sensor's last day of them, and for a week of
 //! minutes. `load watch ADDR PKI SECONDS SUBSCRIBERS` publishes 1,000 batches a second to one subscriber, 100 to more; `load
 //! idle …` only holds the subscriptions. `load nats-store ADDR - SECONDS 0`, `nats-push …` and `nats-core …` send the same
-//! batches through NATS.
+//! batches through NATS, and `mqtt …` through Mosquitto: to one subscriber acknowledged (QoS 1), to more not.
+//!
+//! `load count-unary ADDR PKI 0 CALLS` stores so many single readings, 32 at once, and `load count-stream ADDR PKI HOURS
+//! BATCHES` so many batches over one stream, taken so many hours ago: loads of a fixed size. `load many ADDR PKI 0 SENSORS` announces so many sensors and stores five readings of
+//! each.
 
+#[path = "load/counted.rs"]
+mod counted;
+#[path = "load/mqtt.rs"]
+mod mqtt;
 #[path = "load/nats.rs"]
 mod nats;
 #[path = "load/reads.rs"]
@@ -48,8 +56,8 @@ const HOUR: i64 = 3_600_000_000_000;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    let usage = "load ingest|small|unary|again|latest|fill|history|means|watch|idle|nats-store|nats-push|nats-core \
-                 ADDR PKI SECONDS NUMBER";
+    let usage = "load ingest|small|unary|again|latest|fill|history|means|watch|idle|nats-store|nats-push|nats-core|mqtt|\
+                 count-unary|count-stream|many ADDR PKI SECONDS NUMBER";
     let [_, mode, address, pki, seconds, number] = args.as_slice() else { bail!(usage) };
     let number: i64 = number.parse().context(usage)?;
     let length = Duration::from_secs_f64(seconds.parse().context(usage)?);
@@ -59,6 +67,7 @@ async fn main() -> Result<()> {
         "nats-store" => return nats::store(address, length).await,
         "nats-push" => return nats::publish(address, length, many, rate, true).await,
         "nats-core" => return nats::publish(address, length, many, rate, false).await,
+        "mqtt" => return mqtt::publish(address, length, many, rate, many == 1).await,
         _ => (),
     }
     let channel = connect(address, Path::new(pki)).await?;
@@ -68,6 +77,9 @@ async fn main() -> Result<()> {
         "means" => return reads::means(channel, length, number).await,
         "watch" => return watch::publish(channel, length, many, rate).await,
         "idle" => return watch::idle(channel, length, many).await,
+        "count-unary" => return counted::unary(channel, many).await,
+        "count-stream" => return counted::stream(channel, many, i64::try_from(length.as_secs())?).await,
+        "many" => return counted::many(channel, many).await,
         _ => (),
     }
     let number = u16::try_from(number).context(usage)?;

@@ -49,6 +49,9 @@ pub(crate) struct Postgres {
 
 const IDLE: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// What SQLite holds in this process, bytes: above this, pages that it has read make room for others. Each connection has a
+/// cache of its own, and what reads everything once, as a scrub does, would fill that of every reader.
+const HEAP: u32 = 8 << 20;
 
 impl Pools {
     pub(crate) fn sqlite(path: &Path, config: &Config) -> Result<Self> {
@@ -208,6 +211,7 @@ fn sqlite_options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .pragma("temp_store", "MEMORY")
         .pragma("journal_size_limit", (64 << 20).to_string())
         .pragma("cache_size", format!("-{}", config.cache_kib.max(64)))
+        .pragma("soft_heap_limit", HEAP.to_string())
 }
 
 /// Makes the file, readable by its owner only, before SQLite would make it readable by everybody.

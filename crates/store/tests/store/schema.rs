@@ -128,6 +128,14 @@ async fn the_file_is_private_and_of_the_page_size_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sqlite_holds_no_more_than_its_heap_however_many_connections_read() {
+    let place = Place::sqlite();
+    let mut read = place.open().await.read(&Scope::system()).await.expect("read");
+    let heap = read.query("PRAGMA soft_heap_limit").fetch_one().await.expect("a row").get::<i64>("soft_heap_limit");
+    assert_eq!(heap.expect("a number"), 8 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_has_one_holder_and_each_a_greater_epoch() {
     for place in places() {
         let store = place.open().await;

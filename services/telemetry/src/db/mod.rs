@@ -37,7 +37,7 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// Opens both where `config` says: `telemetry` and `telemetry-log`, with 4 MiB of page cache. Pages of 4 KiB for blocks,
+    /// Opens both where `config` says: `telemetry` and `telemetry-log`, with 4 MiB of page cache a connection. Pages of 4 KiB for blocks,
     /// which are greater and go on in pages of their own, so that little of a page is left over; of 8 KiB for batches.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self> {
         let pages = |page_size| Config { page_size, cache_kib: 4096, ..config.clone() };
