@@ -132,7 +132,7 @@ fn welcome(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn told_to_stop() -> Result<()> {
+pub async fn told_to_stop() -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let received = tokio::select! {
         received = terminate.recv() => received,
