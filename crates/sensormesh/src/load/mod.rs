@@ -36,6 +36,8 @@ use watch::Watch;
 
 /// How long a system that does not answer is waited for when everything was sent.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A live stream that shows nothing for so long, twice the time between two bookmarks, has shown everything.
+const QUIET: Duration = Duration::from_secs(10);
 /// Lanes that share a connection: well below the streams that one may have.
 const LANES: u32 = 50;
 
@@ -104,7 +106,7 @@ async fn send(sent: LoadSent, to: &LoadTo) -> Result<Report> {
     report.seconds = (report.tally.last.max(began) - began) as f64 / 1e6;
     report.note(&recorder.history());
     if let Some(watch) = watch {
-        report.verdict.add(watch.verdict(PATIENCE).await?);
+        report.verdict.add(watch.verdict(QUIET).await?);
     }
     if !sent.no_check {
         let history = recorder.history().clone();

@@ -64,10 +64,10 @@ impl Watch {
         Ok(Self { seen, recorder: recorder.clone(), task })
     }
 
-    /// What was found, when everything acknowledged was shown, or nothing more was for so long.
-    pub async fn verdict(self, patience: Duration) -> Result<Verdict> {
+    /// What was found, when everything acknowledged was shown, or nothing more was shown for so long.
+    pub async fn verdict(self, quiet: Duration) -> Result<Verdict> {
         let (mut shown, mut since) = (0, Instant::now());
-        while self.seen.lock().is_behind(&self.recorder.history()) && since.elapsed() < patience {
+        while self.seen.lock().is_behind(&self.recorder.history()) && since.elapsed() < quiet {
             if self.task.is_finished() {
                 break;
             }

@@ -4,12 +4,14 @@
 
 mod backup;
 mod bits;
+mod crash;
 mod disk;
 mod failure;
 mod identity;
 mod life;
 mod network;
 mod operator;
+mod powercut;
 mod readings;
 mod recordings;
 mod replicas;
