@@ -2,6 +2,7 @@
  *
  * cc -shared -fPIC -O1 -o powercut.so powercut.c -ldl; run with LD_PRELOAD, POWERCUT_DIR (the folder to look at) and
  * POWERCUT_JOURNAL (the file to write; what is deleted is kept beside it, in POWERCUT_JOURNAL.d, which must be there).
+ * POWERCUT_DELAY=MICROSECONDS lets each sync take so much longer: more is on its way when the program is killed.
  * POWERCUT_DECEIVE=NAME answers a sync of a file whose path has NAME in it without one: an acknowledgement that comes too early.
  *
  * Every write, truncation, creation, renaming and deletion is noted with what was there before, in the order in which they are
@@ -38,18 +39,35 @@ struct record {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *folder, *journal_path, *deceived;
 static int journal = -1;
-static uint64_t records, kept;
+static useconds_t delay;
+static uint64_t records;
+
+static void give_up(const char *what) {
+    dprintf(2, "powercut: %s\n", what);
+    abort();
+}
 
 __attribute__((constructor)) static void begin(void) {
     folder = getenv("POWERCUT_DIR");
     journal_path = getenv("POWERCUT_JOURNAL");
     deceived = getenv("POWERCUT_DECEIVE");
-    if (folder && journal_path) journal = open(journal_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-}
-
-static void give_up(const char *what) {
-    dprintf(2, "powercut: %s\n", what);
-    abort();
+    const char *wait = getenv("POWERCUT_DELAY");
+    delay = wait ? (useconds_t)strtoul(wait, NULL, 10) : 0;
+    if (!folder || !journal_path) return;
+    int file = open(journal_path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0) give_up("the journal cannot be opened");
+    /* goes on behind a program that was killed, perhaps within a record */
+    struct stat found;
+    struct record record;
+    off_t end = 0, next;
+    fstat(file, &found);
+    while (pread(file, &record, sizeof record, end) == sizeof record &&
+           (next = end + sizeof record + record.before + record.after) <= found.st_size) {
+        end = next;
+        records++;
+    }
+    if (ftruncate64(file, end)) give_up("the journal cannot be cut");
+    journal = file;
 }
 
 static int is_ours(const char *path) {
@@ -180,6 +198,7 @@ static int synced(int fd, int (*real)(int)) {
     pthread_mutex_lock(&lock);
     uint64_t durable = records;
     pthread_mutex_unlock(&lock);
+    if (delay) usleep(delay);
     int result = real(fd);
     if (result == 0) {
         pthread_mutex_lock(&lock);
@@ -242,7 +261,7 @@ OPEN(open, (const char *path, int flags, ...), AT_FDCWD, path)
 
 /* Keeps a file that is about to lose its name; says where. */
 static int keep(const char *path, char side[PATH_MAX]) {
-    snprintf(side, PATH_MAX, "%s.d/%llu", journal_path, (unsigned long long)kept++);
+    snprintf(side, PATH_MAX, "%s.d/%llu", journal_path, (unsigned long long)records);
     return linkat(AT_FDCWD, path, AT_FDCWD, side, 0) == 0;
 }
 

@@ -55,6 +55,7 @@ impl PowerCut {
         system.set("LD_PRELOAD", library.to_string_lossy());
         system.set("POWERCUT_DIR", cut.folder.to_string_lossy());
         system.set("POWERCUT_JOURNAL", cut.journal.to_string_lossy());
+        system.set("POWERCUT_DELAY", "10000");
         if let Some(name) = deceive {
             system.set("POWERCUT_DECEIVE", name);
         }
