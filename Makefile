@@ -2,7 +2,7 @@
 CARGO ?= cargo
 DASHBOARD = services/edge/dashboard
 
-.PHONY: help run test bench lint fmt proto release client dashboard
+.PHONY: help run test bench lint fmt proto release client dashboard crash
 
 help: ## lists the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ test: ## installs what the tests need and runs them all
 
 bench: ## measures speed and size, each against a limit or a peer in the same run
 	python3 tools/bench.py
+
+crash: ## kills it and cuts its power 200 times each under load; nothing acknowledged may be lost
+	python3 tools/crash.py $(ARGS)
 
 lint: ## says what CI refuses: format, clippy, contracts, licences
 	python3 tools/lint.py

@@ -1,5 +1,5 @@
 //! The program is killed, and its power is cut, at random moments under load: what it acknowledged is there, once, and no place
-//! in the log is given twice. `SENSORMESH_CRASH_POINTS` says how often; `make crash` does it 200 times.
+//! in the log is given twice. `CRASH_POINTS` says how often; `make crash` does it 200 times.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -58,7 +58,7 @@ enum Harm {
 }
 
 fn points() -> u32 {
-    std::env::var("SENSORMESH_CRASH_POINTS").map_or(POINTS, |points| points.parse().expect("a number"))
+    std::env::var("CRASH_POINTS").map_or(POINTS, |points| points.parse().expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
