@@ -1,6 +1,6 @@
 """Measures speed and size of the release build, each beside a limit or a peer in the same run.
 
-    bench.py [--only start,memory,live,ingest,disk,rest,query,broker,fanout,hop,dashboard] [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
+    bench.py [--only start,memory,live,ingest,disk,rest,query,broker,fanout,hop,overload,dashboard] [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
 
 Prints a table and writes target/bench/results.json. Times on one machine say nothing about another, so they are reported; what is
 compared with a limit is a ratio to a peer measured in the same round, a size, or an amount of memory. `--cpu 1` puts
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from bench import broker, disk, fanout, hop, ingest, live, program, query, rest, table
+from bench import broker, disk, fanout, hop, ingest, live, overload, program, query, rest, table
 from machine import ROOT, SKIPPED, run, say
 
 
@@ -30,6 +30,7 @@ def main() -> None:
         "broker": lambda: broker.broker(options.rounds, options.seconds),
         "fanout": lambda: fanout.fanout(options.rounds, options.seconds),
         "hop": lambda: hop.hop(options.rounds, options.seconds),
+        "overload": lambda: overload.overload(options.overload),
         "dashboard": program.dashboard,
     }
     wanted = options.only.split(",") if options.only else list(measures)
@@ -64,6 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="names of measures, separated by commas")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison, at least 3")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each side runs in a round")
+    parser.add_argument("--overload", type=float, default=30.0, help="for how many seconds too much is offered; 300 in a full run")
     parser.add_argument("--cpu", type=int, help="the processor that everything measured runs on")
     parser.add_argument("--nice", type=int, default=0, help="-20 to 19; below 0 needs root")
     parser.add_argument("--no-build", action="store_true", help="measures the release build as it is")

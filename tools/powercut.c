@@ -3,7 +3,8 @@
  * cc -shared -fPIC -O1 -o powercut.so powercut.c -ldl; run with LD_PRELOAD, POWERCUT_DIR (the folder to look at) and
  * POWERCUT_JOURNAL (the file to write; what is deleted is kept beside it, in POWERCUT_JOURNAL.d, which must be there).
  * POWERCUT_DELAY=MICROSECONDS lets each sync take so much longer: more is on its way when the program is killed.
- * POWERCUT_DECEIVE=NAME answers a sync of a file whose path has NAME in it without one: an acknowledgement that comes too early.
+ * POWERCUT_DECEIVE=NAME answers syncs of the database of that name, and of its WAL, without one: an acknowledgement that comes
+ * too early.
  *
  * Every write, truncation, creation, renaming and deletion is noted with what was there before, in the order in which they are
  * made; a sync is noted with the number of records there were when it began, which it made durable. What is written through a
@@ -191,10 +192,16 @@ int ftruncate64(int fd, off_t size) {
 
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
+static int is_deceived(const char *path) {
+    const char *name = deceived ? strstr(path, deceived) : NULL;
+    const char *rest = name ? name + strlen(deceived) : "?";
+    return !*rest || !strcmp(rest, "-wal");
+}
+
 static int synced(int fd, int (*real)(int)) {
     char path[PATH_MAX];
     if (!ours(fd, path)) return real(fd);
-    if (deceived && strstr(path, deceived)) return 0;
+    if (is_deceived(path)) return 0;
     pthread_mutex_lock(&lock);
     uint64_t durable = records;
     pthread_mutex_unlock(&lock);

@@ -16,7 +16,7 @@ use crate::server::{Authorized, in_words};
 /// How long an answer is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts where the answer has no hint.
-const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What came of one call.
 enum Came {

@@ -53,11 +53,11 @@ impl Plan {
     pub fn check(&self) -> Result<()> {
         let (sensors, lanes) = (self.sensors, self.lanes);
         ensure!(
-            lanes > 0 && sensors > 0 && sensors % lanes == 0,
+            lanes > 0 && sensors > 0 && sensors.is_multiple_of(lanes),
             "{sensors} sensors cannot be divided among {lanes} lanes"
         );
         let own = self.own();
-        let fits = self.batch > 0 && (self.batch % own == 0 || own % self.batch == 0);
+        let fits = self.batch > 0 && (self.batch.is_multiple_of(own) || own.is_multiple_of(self.batch));
         ensure!(fits, "a lane has {own} sensors; a batch must be a multiple or a part of that");
         Ok(())
     }

@@ -125,7 +125,7 @@ async fn session(
         }
         tokio::select! {
             answer = answers.message() => match answer? {
-                Some(answer) => sent -= acknowledge(lane, queue, answer)?,
+                Some(answer) => sent -= acknowledge(lane, queue, &answer)?,
                 None => return Err(Ended::Broken("the stream ended".to_owned(), AGAIN)),
             },
             permit = send.reserve(), if sent < queue.len() && sent < IN_FLIGHT => {
@@ -172,7 +172,7 @@ async fn numbers(answers: &mut Streaming<IngestStreamResponse>, sensors: usize) 
 }
 
 /// Notes what is durable; answers how many batches that are.
-fn acknowledge(lane: &mut Lane, queue: &mut VecDeque<Sent>, answer: IngestStreamResponse) -> Result<usize> {
+fn acknowledge(lane: &mut Lane, queue: &mut VecDeque<Sent>, answer: &IngestStreamResponse) -> Result<usize> {
     if let Some(rejection) = answer.rejections.first() {
         bail!("readings of batch {} were refused: {}", rejection.batch, rejection.message);
     }

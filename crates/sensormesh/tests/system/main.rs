@@ -9,6 +9,7 @@ mod disk;
 mod failure;
 mod identity;
 mod life;
+mod load;
 mod network;
 mod operator;
 mod powercut;

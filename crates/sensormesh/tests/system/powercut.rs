@@ -43,7 +43,7 @@ pub enum Left {
 }
 
 impl PowerCut {
-    /// Looks at the directory of a system from its next start on. `deceive` names the files whose syncs do nothing.
+    /// Looks at the directory of a system from its next start on. `deceive` names the database whose syncs do nothing.
     pub fn prepare(system: &mut System, work: &Path, deceive: Option<&str>) -> Self {
         let library = work.join("powercut.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/powercut.c");
