@@ -53,16 +53,16 @@ async fn deliver(
     mut doubt: bool,
     give_up: bool,
 ) -> Result<()> {
-    let request = IngestReadingsRequest {
-        readings: lane.plan.rows(lane.number, batch),
-        batch_id: lane.plan.batch_id(lane.number, batch),
-        backfill: false,
-    };
     let first = Instant::now();
     let mut until = None;
     loop {
         lane.invoke(batch)?;
-        let status = match call(client, &request).await? {
+        let request = IngestReadingsRequest {
+            readings: lane.plan.rows(lane.number, batch),
+            batch_id: lane.plan.batch_id(lane.number, batch),
+            backfill: false,
+        };
+        let status = match call(client, request).await? {
             Came::Stored(cursor) => return lane.ok(batch, cursor, first),
             Came::Refused(status) => {
                 let error = Error::from(status.clone());
@@ -88,8 +88,8 @@ async fn deliver(
     }
 }
 
-async fn call(client: &mut TelemetryServiceClient<Authorized>, request: &IngestReadingsRequest) -> Result<Came> {
-    let mut request = Request::new(request.clone());
+async fn call(client: &mut TelemetryServiceClient<Authorized>, request: IngestReadingsRequest) -> Result<Came> {
+    let mut request = Request::new(request);
     request.set_timeout(TIMEOUT);
     match client.ingest_readings(request).await {
         Ok(answer) => {
