@@ -65,7 +65,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="names of measures, separated by commas")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison, at least 3")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each side runs in a round")
-    parser.add_argument("--overload", type=float, default=30.0, help="for how many seconds too much is offered; 300 in a full run")
+    how_long = "for how many seconds too much is offered; 300 in a full run"
+    parser.add_argument("--overload", type=float, default=30.0, help=how_long)
     parser.add_argument("--cpu", type=int, help="the processor that everything measured runs on")
     parser.add_argument("--nice", type=int, default=0, help="-20 to 19; below 0 needs root")
     parser.add_argument("--no-build", action="store_true", help="measures the release build as it is")

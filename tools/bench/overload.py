@@ -1,5 +1,5 @@
-"""Three times the load that the system can take, for a while: what it still takes, what it holds, whether it says how it does,
-and how soon it is as fast as before."""
+"""Three times the load that the system can take, for a while: what it still takes, what it holds, whether it says how it
+does, and how soon it is as fast as before."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ BATCH = 100
 CLOSED = 64
 OPEN = 1000
 TIMES = 3
-# A second is as fast as before when half of its calls take no longer than so many times what they took in a second before.
+# A second is as fast as before when half of its calls take no longer than so many times what they took before.
 NORMAL = 2
 CALM = 15.0
 
