@@ -2,7 +2,7 @@
 CARGO ?= cargo
 DASHBOARD = services/edge/dashboard
 
-.PHONY: help run test bench bench-gate lint fmt proto release client dashboard
+.PHONY: help run test bench bench-gate crash lint fmt proto release client dashboard
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ bench: ## measures speed and size, each against a limit or a peer in the same ru
 
 bench-gate: ## only what does not vary: bytes of a reading, commits, allocations, memory of a stream
 	python3 tools/bench.py --gate
+
+crash: ## kills it and cuts its power 200 times each under load; nothing acknowledged may be lost
+	python3 tools/crash.py $(ARGS)
 
 lint: ## says what CI refuses: format, clippy, contracts, licences
 	python3 tools/lint.py

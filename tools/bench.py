@@ -1,7 +1,8 @@
 """Measures speed and size of the release build, each beside a limit or a peer in the same run.
 
-    bench.py [--gate] [--only start,memory,live,ingest,grown,disk,rest,query,broker,fanout,hop,dashboard,syncs,allocations,streams]
+    bench.py [--gate] [--only start,memory,live,ingest,grown,disk,rest,query,broker,fanout,hop,overload,dashboard,syncs,allocations,streams]
              [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
+             [--overload SECONDS]
 
 Prints a table and writes target/bench/results.json. Times on one machine say nothing about another, so they are reported; what is
 compared with a limit is a ratio to a peer measured in the same round, a size, or an amount of memory. `--cpu 1` puts
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from bench import broker, disk, fanout, gate, grown, hop, ingest, live, program, query, rest, table
+from bench import broker, disk, fanout, gate, grown, hop, ingest, live, overload, program, query, rest, table
 from machine import ROOT, SKIPPED, run, say
 
 GATE = ["disk", "syncs", "allocations", "streams"]
@@ -35,6 +36,7 @@ def main() -> None:
         "broker": lambda: broker.broker(options.rounds, options.seconds),
         "fanout": lambda: fanout.fanout(options.rounds, options.seconds),
         "hop": lambda: hop.hop(options.rounds, options.seconds),
+        "overload": lambda: overload.overload(options.overload),
         "dashboard": program.dashboard,
         "syncs": gate.syncs,
         "allocations": gate.allocations,
@@ -75,6 +77,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--gate", action="store_true", help="only the counts that do not vary")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison, at least 3")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each side runs in a round")
+    how_long = "for how many seconds too much is offered; 300 in a full run"
+    parser.add_argument("--overload", type=float, default=30.0, help=how_long)
     parser.add_argument("--cpu", type=int, help="the processor that everything measured runs on")
     parser.add_argument("--nice", type=int, default=0, help="-20 to 19; below 0 needs root")
     parser.add_argument("--no-build", action="store_true", help="measures the release build as it is")

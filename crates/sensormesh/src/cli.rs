@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -39,6 +40,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Sends recorded data from a CSV file through the public interface
     Replay(ReplayArgs),
+    /// Sends readings as fast as they are taken, and says whether each that was acknowledged is there
+    Load(LoadArgs),
 }
 
 /// Where the configuration comes from.
@@ -276,6 +279,85 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub common: Common,
     /// How to reach the system.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// `sensormesh load`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LoadArgs {
+    /// Something else than to send.
+    #[command(subcommand)]
+    pub command: Option<LoadCommand>,
+    /// What is sent.
+    #[command(flatten)]
+    pub sent: LoadSent,
+    /// Where it is sent.
+    #[command(flatten)]
+    pub to: LoadTo,
+}
+
+/// What `sensormesh load` does beside sending.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LoadCommand {
+    /// Verifies a history against what can be read: after a crash, a restore, a migration
+    Check {
+        /// The history of a load
+        #[arg(long, value_name = "FILE")]
+        history: PathBuf,
+        /// Where it is read.
+        #[command(flatten)]
+        to: LoadTo,
+    },
+}
+
+/// What `sensormesh load` sends.
+#[derive(Clone, Debug, Args)]
+pub struct LoadSent {
+    /// How long to send
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = sensormesh_types::text::parse_duration)]
+    pub duration: Duration,
+    /// Sensors, divided among the lanes
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub sensors: u32,
+    /// Senders at once; each keeps the order of what it sends
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub lanes: u32,
+    /// Readings of a batch
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub batch: u32,
+    /// Readings a second of all lanes [default: as fast as they are taken]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Sends rows in calls, one at a time in each lane, instead of columns in streams
+    #[arg(long)]
+    pub calls: bool,
+    /// Does not send again what is refused because of too much load
+    #[arg(long, requires = "calls")]
+    pub give_up: bool,
+    /// Does not watch the live stream meanwhile
+    #[arg(long)]
+    pub no_watch: bool,
+    /// Does not read back what was acknowledged
+    #[arg(long)]
+    pub no_check: bool,
+    /// The file that the history is written to; one that is there is gone on with [default: none is kept]
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+}
+
+/// Where `sensormesh load` sends and reads.
+#[derive(Clone, Debug, Args)]
+pub struct LoadTo {
+    /// Prints one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+    /// How to reach the edge; without --server telemetry is reached directly, with the operator's certificate of the data
+    /// directory.
     #[command(flatten)]
     pub server: Server,
 }

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod contract;
 mod data_dir;
+mod load;
 mod replay;
 mod running;
 mod server;
@@ -64,6 +65,7 @@ fn run(command: Command) -> Result<()> {
             let config = Config::load(&args.common)?;
             block_on(replay::run(args, config.port_base, &config.data_dir))
         }
+        Command::Load(args) => block_on(load::run(args)),
     }
 }
 

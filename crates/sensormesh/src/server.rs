@@ -9,7 +9,7 @@ use sensormesh_proto::auth::v1::auth_service_client::AuthServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use crate::cli::Server;
@@ -20,13 +20,15 @@ pub const ADMIN_PASSWORD_FILE: &str = "admin-password";
 /// A channel to the edge that sends a token with every call.
 pub type Authorized = InterceptedService<Channel, Bearer>;
 
-/// Adds `authorization: Bearer …`.
+/// Adds `authorization: Bearer …`, where the certificate does not say who calls.
 #[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
         Ok(request)
     }
 }
@@ -47,7 +49,26 @@ pub async fn connect(server: &Server, port_base: u16, data_dir: &Path) -> Result
         (None, Err(_)) => log_in(channel.clone(), data_dir).await?,
     };
     let header = format!("Bearer {token}").parse().context("the token is not one that can be sent")?;
-    Ok(InterceptedService::new(channel, Bearer(header)))
+    Ok(InterceptedService::new(channel, Bearer(Some(header))))
+}
+
+/// A channel to a service's own port on this machine, with the operator's certificate. It connects when it is used, and again
+/// whenever the connection is lost.
+pub fn as_operator(pki: &Path, port: u16) -> Result<Authorized> {
+    let read = |name: &str| {
+        let file = pki.join(name);
+        std::fs::read(&file).with_context(|| format!("cannot read {}; is it this system's directory?", file.display()))
+    };
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read("ca.pem")?))
+        .identity(Identity::from_pem(read("operator.pem")?, read("operator-key.pem")?))
+        .domain_name("localhost");
+    let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .tls_config(tls)?;
+    Ok(InterceptedService::new(endpoint.connect_lazy(), Bearer(None)))
 }
 
 async fn channel(server: &Server, url: &str) -> Result<Channel> {

@@ -29,8 +29,11 @@ pub struct Entry {
     pub name: &'static str,
     /// Its port, relative to the base.
     pub offset: u16,
-    start: fn(Config, Mesh) -> BoxFuture<'static, Result<Service>>,
+    start: fn(Config, Mesh) -> BoxFuture<'static, Result<Started>>,
 }
+
+/// A service that serves nothing yet, and its databases.
+pub type Started = (Service, Vec<Store>);
 
 /// Every service, in an order in which each comes after those it calls.
 pub const ALL: &[Entry] = &[
@@ -43,8 +46,8 @@ pub const ALL: &[Entry] = &[
 ];
 
 impl Entry {
-    /// Starts the service; it serves nothing yet.
-    pub async fn start(&self, config: &Config, mesh: &Mesh) -> Result<Service> {
+    /// Starts the service.
+    pub async fn start(&self, config: &Config, mesh: &Mesh) -> Result<Started> {
         (self.start)(config.clone(), mesh.clone()).await
     }
 
@@ -150,7 +153,12 @@ async fn open(config: &Config, mesh: &Mesh, migrations: &'static [store::Migrati
     Store::open(mesh.service(), &database(config), migrations, mesh.clock().clone()).await
 }
 
-async fn auth(config: Config, mesh: Mesh) -> Result<Service> {
+/// A service with one database.
+fn on(store: Store, service: Service) -> Started {
+    (with_database(service, "database", &store), vec![store])
+}
+
+async fn auth(config: Config, mesh: Mesh) -> Result<Started> {
     let store = open(&config, &mesh, sensormesh_auth::MIGRATIONS).await?;
     let mut own = config.auth.clone();
     own.bootstrap_password_file.get_or_insert_with(|| config.data_dir.join(ADMIN_PASSWORD_FILE));
@@ -159,35 +167,35 @@ async fn auth(config: Config, mesh: Mesh) -> Result<Service> {
         own.state_dir.get_or_insert_with(|| config.data_dir.join("auth"));
     }
     own.open_registration |= edge_address(&config).ip().is_loopback() && config.edge.behind_proxy.is_empty();
-    Ok(with_database(sensormesh_auth::start(own, &mesh, store.clone()).await?, "database", &store))
+    Ok(on(store.clone(), sensormesh_auth::start(own, &mesh, store).await?))
 }
 
-async fn devices(config: Config, mesh: Mesh) -> Result<Service> {
+async fn devices(config: Config, mesh: Mesh) -> Result<Started> {
     let store = open(&config, &mesh, sensormesh_devices::MIGRATIONS).await?;
-    Ok(with_database(sensormesh_devices::start(config.devices, &mesh, store.clone()).await?, "database", &store))
+    Ok(on(store.clone(), sensormesh_devices::start(config.devices, &mesh, store).await?))
 }
 
-async fn telemetry(config: Config, mesh: Mesh) -> Result<Service> {
+async fn telemetry(config: Config, mesh: Mesh) -> Result<Started> {
     let databases = sensormesh_telemetry::Databases::open(&database(&config), mesh.clock().clone()).await?;
     let (main, log) = (databases.main.clone(), databases.log.clone());
     let service = sensormesh_telemetry::start(config.telemetry, &mesh, databases).await?;
-    Ok(with_database(with_database(service, "log database", &log), "database", &main))
+    Ok((with_database(with_database(service, "log database", &log), "database", &main), vec![main, log]))
 }
 
-async fn adapters(config: Config, mesh: Mesh) -> Result<Service> {
+async fn adapters(config: Config, mesh: Mesh) -> Result<Started> {
     let store = open(&config, &mesh, sensormesh_adapters::MIGRATIONS).await?;
-    Ok(with_database(sensormesh_adapters::start(config.adapters, &mesh, store.clone()).await?, "database", &store))
+    Ok(on(store.clone(), sensormesh_adapters::start(config.adapters, &mesh, store).await?))
 }
 
-async fn rooms(config: Config, mesh: Mesh) -> Result<Service> {
+async fn rooms(config: Config, mesh: Mesh) -> Result<Started> {
     let store = open(&config, &mesh, sensormesh_rooms::MIGRATIONS).await?;
-    Ok(with_database(sensormesh_rooms::start(config.rooms, &mesh, store.clone()).await?, "database", &store))
+    Ok(on(store.clone(), sensormesh_rooms::start(config.rooms, &mesh, store).await?))
 }
 
-async fn edge(config: Config, mesh: Mesh) -> Result<Service> {
+async fn edge(config: Config, mesh: Mesh) -> Result<Started> {
     let mut own = config.edge.clone();
     own.listen = Some(edge_address(&config));
-    sensormesh_edge::start(own, &mesh).await
+    Ok((sensormesh_edge::start(own, &mesh).await?, Vec::new()))
 }
 
 /// Where the edge listens.

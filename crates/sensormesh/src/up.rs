@@ -38,8 +38,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
         let running = running::start(&config, &entries).await?;
         welcome(&config)?;
         told_to_stop().await?;
-        running.stop().await;
-        seal(&config, &entries).await;
+        if running.stop().await {
+            seal(&config, &entries).await;
+        }
     }
     renewal.abort();
     log.shutdown();
@@ -67,14 +68,15 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     } else {
         told_to_stop().await?;
     }
-    running.stop().await;
-    seal(&config, &entries).await;
+    if running.stop().await {
+        seal(&config, &entries).await;
+    }
     log.shutdown();
     drop(locks);
     Ok(())
 }
 
-/// Writes checksums beside the databases of services that have stopped, which the next start and `check` look at.
+/// Writes checksums beside the databases that are closed, which the next start and `check` look at.
 async fn seal(config: &Config, entries: &[&Entry]) {
     if !config.database.url.is_empty() {
         return;
@@ -132,7 +134,7 @@ fn welcome(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn told_to_stop() -> Result<()> {
+pub async fn told_to_stop() -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let received = tokio::select! {
         received = terminate.recv() => received,

@@ -2,10 +2,11 @@
 //! integrity check misses most flipped bits.
 //!
 //! Beside `rooms.db` lies `rooms.db.sums`: a line with the file's size, a line with the BLAKE3 of each 64 KiB of it, and last
-//! the BLAKE3 of these lines. It is removed when the database is opened, because it is no longer true then.
+//! the BLAKE3 of these lines. It is removed when the database is opened, because it is no longer true then. A power cut in the
+//! middle leaves it whole or not there, and never beside a database that has been written to since.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,24 @@ pub async fn seal(path: &Path) -> Result<()> {
     }
     let text = lines(path).map_err(Error::internal)?;
     let sealed = format!("{text}{}\n", blake3::hash(text.as_bytes()));
-    fs::write(sums_of(path), sealed).map_err(Error::internal)
+    put(&sums_of(path), sealed.as_bytes()).map_err(Error::internal)
+}
+
+/// Writes a file so that it is there with all of it or not at all, whenever the power goes.
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let mut file = File::create(&name)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&name, path)?;
+    sync_folder(path)
+}
+
+/// Makes the names in a file's folder durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn lines(path: &Path) -> io::Result<String> {
@@ -94,7 +112,7 @@ pub(crate) fn unseal(path: &Path) -> Result<()> {
     {
         return Err(damaged(path, &format!("its bytes {} to {} changed", range.start, range.end)));
     }
-    fs::remove_file(sums).map_err(Error::internal)
+    fs::remove_file(&sums).and_then(|()| sync_folder(&sums)).map_err(Error::internal)
 }
 
 fn damaged(path: &Path, what: &str) -> Error {

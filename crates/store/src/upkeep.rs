@@ -56,6 +56,9 @@ async fn checkpoints(inner: Weak<Inner>, readers: SqlitePool, path: PathBuf) {
     loop {
         sleep(LOOK).await;
         let Some(inner) = inner.upgrade() else { return };
+        if readers.is_closed() {
+            return;
+        }
         inner.look_at_disk();
         let (commits, service) = (inner.commits.load(Ordering::Relaxed), inner.service);
         // another program may write too: one that manages users, or restores

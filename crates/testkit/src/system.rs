@@ -242,6 +242,11 @@ impl System {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    /// Sets a variable of the environment for the starts that follow.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.builder.settings.push((name.into(), value.into()));
+    }
+
     /// The directory with databases, certificates and the first password.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")

@@ -10,15 +10,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ServerLimits;
 
+const OVERLOADED: &str = "OVERLOADED";
+
 /// Calls that wait for a place at most, and for how long: enough to smooth a burst, too little to build a queue.
 const WAITING: usize = 64;
 const WAIT: Duration = Duration::from_millis(50);
+
+/// A refusal is told after about so long, as far as no more than so many wait: who is refused at once is back at once, and
+/// refusing small calls takes as long as a good part of serving them.
+const HELD: usize = 1024;
+const HOLD: Duration = Duration::from_millis(250);
 
 /// The places of one service.
 pub(crate) struct Admission {
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     waiting: AtomicUsize,
+    held: AtomicUsize,
     shed: Counter,
 }
 
@@ -32,6 +40,7 @@ impl Admission {
             calls: Arc::new(Semaphore::new(limits.calls as usize)),
             streams: Arc::new(Semaphore::new(limits.streams as usize)),
             waiting: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             shed: metrics::shed(service, "concurrency"),
         }
     }
@@ -59,7 +68,19 @@ impl Admission {
         self.shed.add(1);
         // those who were refused together do not come back together
         let after = Duration::from_millis(500).mul_f64(0.5 + random::fraction());
-        Err(Error::exhausted("OVERLOADED", "too many calls at once; try again later", after))
+        Err(Error::exhausted(OVERLOADED, "too many calls at once; try again later", after))
+    }
+
+    /// Waits before a refusal of [`Admission::enter`] is told. Others are told at once.
+    pub(crate) async fn hold(&self, refusal: &Error) {
+        if refusal.reason() != OVERLOADED {
+            return;
+        }
+        let held = self.held.fetch_add(1, Ordering::Relaxed);
+        let _leaving = Leaving(&self.held);
+        if held < HELD {
+            tokio::time::sleep(HOLD.mul_f64(0.5 + random::fraction())).await;
+        }
     }
 }
 
@@ -85,6 +106,15 @@ mod tests {
         let refused = admission.enter(&method, false).await.expect_err("third");
         assert_eq!(refused.reason(), "OVERLOADED");
         assert!(refused.retry_after().is_some());
+        let began = tokio::time::Instant::now();
+        admission.hold(&Error::not_found("sensor", "a")).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "only for want of places");
+        admission.hold(&refused).await;
+        assert!((HOLD / 2..HOLD * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+        admission.held.store(HELD, Ordering::Relaxed);
+        let began = tokio::time::Instant::now();
+        admission.hold(&refused).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "no more than so many wait");
         admission.enter(&method, true).await.expect("a stream is counted apart");
         drop(first);
         admission.enter(&method, false).await.expect("a place became free");

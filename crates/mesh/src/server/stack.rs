@@ -158,6 +158,7 @@ impl Stack {
             Ok(call) => inner.run(target, call, Request::from_parts(parts, body), meter).instrument(span).await,
             Err(error) => {
                 discard(body);
+                inner.admission.hold(&error).await;
                 meter.refuse(error)
             }
         }

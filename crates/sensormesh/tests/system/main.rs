@@ -4,12 +4,15 @@
 
 mod backup;
 mod bits;
+mod crash;
 mod disk;
 mod failure;
 mod identity;
 mod life;
+mod load;
 mod network;
 mod operator;
+mod powercut;
 mod readings;
 mod recordings;
 mod replicas;
