@@ -12,6 +12,7 @@ mod quality;
 mod quarantine;
 mod recorded;
 mod replicas;
+mod resolution;
 mod retention;
 mod rows;
 mod stream;
@@ -76,6 +77,9 @@ on_both_engines!(
     quality::a_watcher_sees_a_spike_once_it_is_one,
     quality::sensors_beyond_the_quota_are_refused_on_both_doors,
     quality::tests_of_a_profile_that_changes_hold_from_then_on,
+    resolution::readings_are_rounded_by_whichever_door_they_come,
+    resolution::decimals_of_a_profile_that_changes_hold_from_then_on,
+    resolution::what_was_kept_aside_is_rounded_when_it_is_let_go,
     calibration::every_read_is_calibrated_unless_it_asks_for_raw_values,
     calibration::versions_hold_for_their_time_and_can_be_deleted,
     calibration::what_makes_no_sense_as_a_calibration_is_refused_by_name,
