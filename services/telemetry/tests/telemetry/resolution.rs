@@ -97,7 +97,7 @@ pub async fn decimals_of_a_profile_that_changes_hold_from_then_on(engine: Engine
         let so = || async {
             let time = START + second.fetch_add(1, std::sync::atomic::Ordering::Relaxed) * SECOND;
             user.send(vec![reading("lab.a", time, 21.123_456)]).await.expect("taken");
-            user.readings("lab.a").await.iter().any(|reading| *reading == (time, expected))
+            user.readings("lab.a").await.contains(&(time, expected))
         };
         eventually("readings are rounded so", so).await;
     };
