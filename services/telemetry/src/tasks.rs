@@ -182,6 +182,7 @@ pub async fn compact(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
                     tracing::error!(?error, "the blocks of a series are not merged: one of them is damaged");
                     0
                 }
+                Err(error) if error.reason() == "BLOCK_GONE" => continue, // the next time it is looked at again
                 Err(_) if !state.ownership.is_held() => break,
                 Err(error) => return Err(error),
             };

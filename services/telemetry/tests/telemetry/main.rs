@@ -2,6 +2,7 @@
 
 mod calibration;
 mod completeness;
+mod deletion;
 mod devices;
 mod durability;
 mod export;
@@ -127,6 +128,8 @@ with_replicas!(
     replicas::replicas_that_write_at_once_lose_and_repeat_nothing,
     replicas::what_one_replica_seals_the_others_let_go,
     replicas::a_turn_that_is_not_given_back_is_waited_for,
+    deletion::readings_are_deleted_at_whichever_replica_is_asked,
+    deletion::replicas_that_delete_and_write_at_once_agree,
     quality::a_replica_judges_by_what_another_one_took,
 );
 
