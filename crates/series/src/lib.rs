@@ -30,6 +30,7 @@ pub mod gap;
 mod lttb;
 pub mod merge;
 mod quality;
+mod resolution;
 pub mod rollup;
 mod varint;
 pub mod wire;
@@ -38,6 +39,7 @@ pub use aggregate::{Aggregate, Bucket, Buckets, Detail, Grid, Increase, Sum, Uni
 pub use column::{Column, Reading, Upsert};
 pub use lttb::Lttb;
 pub use quality::{Flag, Quality, Test};
+pub use resolution::Resolution;
 pub use rollup::Rollup;
 
 /// The CRC32C of bytes: what guards everything that is stored in columns.

@@ -244,7 +244,7 @@ pub(crate) async fn bytes_after(read: &mut Read, seq: u64) -> Result<u64> {
 }
 
 impl Store {
-    /// What changed within `scope`, the newest first: up to `limit` entries before the sequence number `before`.
+    /// What changed within `scope`, the newest first, without what replicas tell each other: up to `limit` entries before the sequence number `before`.
     pub async fn list_audit(&self, scope: &Scope, before: Option<u64>, limit: u32) -> Result<Vec<AuditRecord>> {
         let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
         let mut read = self.read(scope).await?;
@@ -259,7 +259,7 @@ impl Store {
         let rows = read
             .query_built(format!(
                 "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash FROM log \
-                 WHERE shard = $1 AND seq < $2 AND ($3 = 1 OR tenant = $4) {in_sites} ORDER BY seq DESC LIMIT $5"
+                 WHERE shard = $1 AND seq < $2 AND tenant <> '' AND ($3 = 1 OR tenant = $4) {in_sites} ORDER BY seq DESC LIMIT $5"
             ))
             .bind(SHARD)
             .bind(before)

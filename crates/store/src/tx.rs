@@ -125,7 +125,8 @@ impl Tx {
         self.append_for(tenant, entry);
     }
 
-    /// Adds an entry for a named tenant; for transactions of `Scope::system()`.
+    /// Adds an entry for a named tenant; for transactions of `Scope::system()`. With an empty one it is what a service's replicas
+    /// tell each other, of which the audit shows nothing.
     pub fn append_for(&mut self, tenant: impl Into<String>, entry: Entry) {
         self.entries.push(log::Pending { tenant: tenant.into(), entry });
     }

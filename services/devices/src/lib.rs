@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "devices", sql: include_str!("../migrations/0001_devices.sql") },
     Migration { version: 2, name: "quality tests", sql: include_str!("../migrations/0002_quality_tests.sql") },
     Migration { version: 3, name: "retention", sql: include_str!("../migrations/0003_retention.sql") },
+    Migration { version: 4, name: "decimals", sql: include_str!("../migrations/0004_decimals.sql") },
 ];
 
 /// This service has nothing to configure yet.

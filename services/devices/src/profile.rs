@@ -9,8 +9,17 @@ use crate::quality;
 use crate::rules::{self, Stamp};
 
 /// Fields of a profile that an update may take.
-const FIELDS: &[&str] =
-    &["name", "quantity", "unit", "range_min", "range_max", "expected_interval", "quality_tests", "retention_days"];
+const FIELDS: &[&str] = &[
+    "name",
+    "quantity",
+    "unit",
+    "range_min",
+    "range_max",
+    "expected_interval",
+    "quality_tests",
+    "retention_days",
+    "decimals",
+];
 /// Fields that an update may name and that never change.
 const FIXED: &[&str] = &["profile_id", "builtin", "etag"];
 
@@ -35,6 +44,8 @@ pub struct Profile {
     pub tests: Option<proto::QualityTests>,
     /// For how many days raw readings are kept; 0 = as long as the system says.
     pub retention_days: u32,
+    /// To how many decimals of the profile's unit readings are rounded.
+    pub decimals: Option<u32>,
     /// Ships with the program.
     pub builtin: bool,
     /// When it was made and changed.
@@ -85,6 +96,8 @@ pub struct Effective {
     pub tests: Option<proto::QualityTests>,
     /// For how many days raw readings are kept; 0 = as long as the system says.
     pub retention_days: u32,
+    /// To how many decimals of `unit` readings are rounded.
+    pub decimals: Option<u32>,
 }
 
 impl Profile {
@@ -102,6 +115,7 @@ impl Profile {
             interval: self.interval.or(quantity.map(|quantity| i64::from(quantity.interval_seconds) * 1_000_000)),
             tests: self.tests,
             retention_days: self.retention_days,
+            decimals: self.decimals,
         }
     }
 
@@ -128,6 +142,7 @@ impl Profile {
             etag: if self.builtin { String::new() } else { self.stamp.etag() },
             quality_tests: effective.tests,
             retention_days: effective.retention_days,
+            decimals: effective.decimals,
         }
     }
 
@@ -165,6 +180,9 @@ impl Profile {
         if fields.takes("retention_days") {
             changed.retention_days = brought.retention_days;
         }
+        if fields.takes("decimals") {
+            changed.decimals = brought.decimals;
+        }
         let range = changed.effective().range;
         rules::range(range.0, range.1, "profile.range_min")?;
         changed.tests = quality::checked(changed.tests.as_ref(), range, "profile.quality_tests")?;
@@ -182,6 +200,7 @@ pub fn fields(update_mask: Option<&prost_types::FieldMask>, brought: &proto::Pro
         "range_max" => brought.range_max.is_some(),
         "quality_tests" => brought.quality_tests.is_some(),
         "retention_days" => brought.retention_days > 0,
+        "decimals" => brought.decimals.is_some(),
         _ => brought.expected_interval.is_some(),
     })
 }

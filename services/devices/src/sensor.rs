@@ -33,6 +33,7 @@ const FIXED: &[&str] = &[
     "etag",
     "quality_tests",
     "retention_days",
+    "decimals",
 ];
 
 /// One stream of numbers. What is empty or `None` comes from its profile.
@@ -97,8 +98,8 @@ impl Sensor {
         empty.updated(brought, &everything, &Effective::default(), field)
     }
 
-    /// What holds with the profile's values where the sensor has none. The profile's range is in the profile's unit and
-    /// says nothing about another.
+    /// What holds with the profile's values where the sensor has none. The profile's range, tests and decimals are in the
+    /// profile's unit and say nothing about another.
     pub fn effective(&self, profile: Option<&Profile>) -> Effective {
         let profile = profile.map(Profile::effective).unwrap_or_default();
         let unit = if self.unit.is_empty() { profile.unit.clone() } else { self.unit.clone() };
@@ -116,6 +117,7 @@ impl Sensor {
             interval: self.interval.or(profile.interval),
             tests,
             retention_days: profile.retention_days,
+            decimals: profile.decimals.filter(|_| same),
         }
     }
 
@@ -142,6 +144,7 @@ impl Sensor {
             etag: self.stamp.etag(),
             quality_tests: effective.tests,
             retention_days: effective.retention_days,
+            decimals: effective.decimals,
         }
     }
 

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 use sensormesh_proto::devices::v1::QualityTests;
-use sensormesh_series::Reading;
+use sensormesh_series::{Reading, Resolution};
 use sensormesh_types::Scope;
 use tokio::time::Instant;
 
@@ -36,6 +36,8 @@ pub struct Sensor {
     pub quality_tests: Option<QualityTests>,
     /// For how many days its raw readings are kept; 0 = as long as the system says.
     pub retention_days: u32,
+    /// To how many decimals its readings are rounded as they come; most are not.
+    pub resolution: Option<Resolution>,
     /// Labels to find it by.
     pub labels: BTreeMap<String, String>,
     /// Nobody has registered it any more; its readings stay.

@@ -52,7 +52,7 @@ pub fn check(
     checked.body = if changed {
         batch::encode(&checked.groups).into()
     } else {
-        // nothing was left out or marked: it goes into the log in the form the sender chose
+        // nothing was left out, rounded or marked: it goes into the log in the form the sender chose
         pb::ReadingBatch { number: 0, batch_id: String::new(), groups: batch.groups }.encode_to_vec().into()
     };
     if checked.groups.is_empty() {
@@ -105,7 +105,7 @@ impl Check<'_> {
             };
             let values = channel.values().ok().filter(|values| values.len() == whole.times.len());
             let qualities = batch::qualities(&channel, whole.times.len());
-            let Some((values, mut qualities)) = values.zip(qualities) else {
+            let Some((mut values, mut qualities)) = values.zip(qualities) else {
                 self.reject(
                     place,
                     Vec::new(),
@@ -114,6 +114,7 @@ impl Check<'_> {
                 );
                 continue;
             };
+            *self.changed |= validate::round(&sensor, channel.decimals(), &mut values);
             *self.changed |= validate::mark_out_of_range(&sensor, &values, &mut qualities);
             let mut gone: Vec<u32> = late.iter().map(|(index, _)| *index).collect();
             for verdict in [Verdict::Future, Verdict::TooOld] {

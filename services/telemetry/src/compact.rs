@@ -115,6 +115,7 @@ pub async fn compact(state: &State, series: &Arc<Series>) -> Result<usize> {
         drop(read);
         let made = tokio::task::spawn_blocking(move || make(sources, cut)).await.map_err(Error::internal)??;
         let mut tx = state.databases.main.tx(&Scope::system()).await?;
+        db::series::lock(&mut tx, series).await?;
         for span in &old {
             // one that has gone since was merged by another replica, or deleted
             if !db::block::delete(&mut tx, series, *span).await? {

@@ -12,10 +12,8 @@ use sensormesh_types::{Code, Error, Result, Scope};
 use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Span;
-use crate::db::retention::Left;
 use crate::engine::State;
-use crate::history::History;
-use crate::{compact, ownership, rollup, seal};
+use crate::{compact, replicas, rollup, seal};
 
 /// Blocks that are read and written in one transaction, unless more of them overlap.
 const BLOCKS_AT_ONCE: usize = 64;
@@ -23,10 +21,10 @@ const BLOCKS_AT_ONCE: usize = 64;
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Deletes a series' readings of a range that were acknowledged before; answers how many. Fails with ROLLED_UP, and deletes
-/// nothing, where the range divides a rollup.
+/// Deletes a series' readings of a range that this replica knows of; answers how many. Fails with
+/// ROLLED_UP, and deletes nothing, where the range divides a rollup. Every replica may: whoever changes a series' blocks locks
+/// the series, and the others are told.
 pub async fn delete(state: &Arc<State>, series: &Arc<Series>, range: Range<i64>) -> Result<u64> {
-    state.ownership.check()?;
     if range.is_empty() {
         return Ok(0);
     }
@@ -36,6 +34,7 @@ pub async fn delete(state: &Arc<State>, series: &Arc<Series>, range: Range<i64>)
     loop {
         let _rewriting = state.rewriting.lock().await;
         let mut tx = state.databases.main.tx(&Scope::system()).await?;
+        let stored = db::series::lock(&mut tx, series).await?;
         let spans = db::block::spans(&mut tx, series, from, range.end.saturating_sub(1)).await?;
         let runs = merge::runs(&spans.iter().map(|span| (span.start, span.end)).collect::<Vec<_>>());
         let (mut blocks, mut done) = (0, true);
@@ -49,18 +48,20 @@ pub async fn delete(state: &Arc<State>, series: &Arc<Series>, range: Range<i64>)
             blocks += run.len();
             from = run.iter().map(|span| span.end.saturating_add(1)).fold(from, i64::max);
         }
-        let left = {
-            let tail = series.tail.lock();
-            Left { sealed: tail.sealed_seq, rolled_end: tail.rolled_end }
-        };
-        let (start, noted) = db::retention::note_left(&mut tx, series, left).await?;
-        if !noted {
-            return Err(ownership::elsewhere());
+        let start = db::retention::note_left(&mut tx, series, stored.rolled_end).await?;
+        let latest = latest_left(&mut tx, series, stored.latest, &range).await?;
+        let deletions = stored.deletions + 1;
+        db::series::note_deleted(&mut tx, series, deletions, latest).await?;
+        if state.is_shared() {
+            replicas::tell_deleted(&mut tx, series.number, deletions, latest);
         }
         tx.commit().await?;
-        series.tail.lock().starts_at(start, left.rolled_end);
+        {
+            let mut tail = series.tail.lock();
+            tail.starts_at(start, stored.rolled_end);
+            tail.note_deleted(deletions, latest);
+        }
         if done {
-            set_latest(state, series, &range).await?;
             return Ok(deleted);
         }
     }
@@ -111,33 +112,58 @@ async fn cut_out(tx: &mut Tx, series: &Series, run: &[Span], range: &Range<i64>)
 }
 
 async fn delete_rollups(state: &State, series: &Series, range: &Range<i64>) -> Result<u64> {
-    let Some(end) = series.tail.lock().rolled_end.filter(|end| *end >= range.start) else { return Ok(0) };
     let _rewriting = state.rewriting.lock().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
+    let rolled_end = db::series::lock(&mut tx, series).await?.rolled_end;
+    let Some(end) = rolled_end.filter(|end| *end >= range.start) else { return Ok(0) };
     let deleted = rollup::cut_out(&mut tx, series, range, end).await?;
     tx.commit().await?;
     Ok(deleted)
 }
 
-/// Where the latest reading was deleted, the one before is it.
-async fn set_latest(state: &State, series: &Arc<Series>, range: &Range<i64>) -> Result<()> {
-    let latest = series.tail.lock().latest;
-    let Some(gone) = latest.filter(|latest| range.contains(&latest.time)) else { return Ok(()) };
-    let mut history = History::open(state, series, (i64::MIN, i64::MAX)).await?.raw(true);
-    let mut last: Option<Reading> = None;
-    for run in (0..history.runs()).rev() {
-        last = history.load(run).await?.last();
-        if last.is_some() {
-            break;
+/// The latest reading once those of a range are gone from blocks: where it was one of them, the last one that is left there.
+async fn latest_left(
+    tx: &mut Tx,
+    series: &Series,
+    latest: Option<Reading>,
+    range: &Range<i64>,
+) -> Result<Option<Reading>> {
+    if latest.is_none_or(|latest| !range.contains(&latest.time)) {
+        return Ok(latest);
+    }
+    let Some(end) = db::block::end(tx, series).await? else { return Ok(None) };
+    let mut sources = Vec::new();
+    for span in db::block::spans(tx, series, end, end).await? {
+        sources.extend(db::block::load(tx, series, span).await?);
+    }
+    Ok(merge::join(sources).last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::rig::{NOW, Rig};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_replica_that_has_not_heard_of_a_deletion_seals_nothing() {
+        for rig in Rig::on_both(Config::default()).await {
+            let series = rig.series("lab.a", 0).await;
+            rig.send(&series, &[(NOW, 1.0), (NOW + 1, 2.0)]).await;
+            rig.seal(&series).await;
+            rig.send(&series, &[(NOW + 2, 3.0)]).await;
+            let sealing = series.tail.lock().clone().begin_sealing().expect("something to seal");
+            let stale = series.tail.lock().once_sealed(&sealing);
+            let note = async |note| {
+                let mut tx = rig.engine.databases.main.tx(&Scope::system()).await.expect("tx");
+                db::series::note_sealed(&mut tx, &series, &note).await.expect("asked") // and taken back
+            };
+            assert!(note(stale).await, "nobody did anything");
+            assert_eq!(rig.delete(&series, NOW + 1..NOW + 2).await.expect("deleted"), 1);
+            let before = series.tail.lock().sealed_seq;
+            assert!(!note(crate::tail::Note { before, ..stale }).await, "some were deleted");
+            assert!(!note(crate::tail::Note { deletions: 1, ..stale }).await, "some were sealed");
+            assert!(note(crate::tail::Note { before, deletions: 1, ..stale }).await, "it has heard of both");
         }
     }
-    drop(history);
-    let mut tx = state.databases.main.tx(&Scope::system()).await?;
-    db::series::note_latest(&mut tx, series, last).await?;
-    tx.commit().await?;
-    let mut tail = series.tail.lock();
-    if tail.latest == Some(gone) {
-        tail.latest = last;
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
+use sensormesh_series::{Quality, Reading};
 use sensormesh_store::{Entry, EventKind, Tx, WatchRequest};
 use sensormesh_types::{Result, Scope};
 use tokio::sync::OwnedMutexGuard;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::db;
+use crate::db::series::Stored;
 use crate::engine::State;
 
 /// How often the log is asked for what other replicas wrote, and how often where nobody has written anything for a second.
@@ -41,6 +43,9 @@ const SEALED: &str = "series.sealed";
 
 /// What it calls a series whose raw readings have gone; the payload is a [`Rolled`].
 const ROLLED: &str = "series.rolled";
+
+/// What it calls a series of which readings were deleted because somebody asked for it; the payload is a [`Deleted`].
+const DELETED: &str = "series.deleted";
 
 /// Who says so.
 const ACTOR: &str = "service:telemetry";
@@ -76,6 +81,30 @@ struct Rolled {
     series: u32,
     #[prost(sint64, tag = "2")]
     end: i64,
+}
+
+/// That readings of a series were deleted.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Deleted {
+    #[prost(uint32, tag = "1")]
+    series: u32,
+    /// How often some were.
+    #[prost(uint64, tag = "2")]
+    deletions: u64,
+    /// The last reading that is left in blocks.
+    #[prost(message, optional, tag = "3")]
+    latest: Option<Last>,
+}
+
+/// A reading as it is told.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Last {
+    #[prost(sint64, tag = "1")]
+    time: i64,
+    #[prost(fixed64, tag = "2")]
+    bits: u64,
+    #[prost(uint32, tag = "3")]
+    quality: u32,
 }
 
 /// A writer's turn: nobody else writes the log until it ends, and everything before it has been read.
@@ -145,6 +174,13 @@ pub fn tell_rolled(tx: &mut Tx, series: u32, end: i64) {
     tx.append_for("", Entry { kind: ROLLED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
 }
 
+/// Tells the other replicas that readings of a series were deleted out of blocks, and which is the last one there now.
+pub fn tell_deleted(tx: &mut Tx, series: u32, deletions: u64, latest: Option<Reading>) {
+    let last = |r: Reading| Last { time: r.time, bits: r.value.to_bits(), quality: r.quality.0.into() };
+    let payload = Deleted { series, deletions, latest: latest.map(last) }.encode_to_vec();
+    tx.append_for("", Entry { kind: DELETED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
+}
+
 /// Tells the other replicas that a transaction numbers series.
 pub fn tell_numbered(tx: &mut Tx) {
     tx.append_for("", Entry { kind: NUMBERED.to_owned(), actor: ACTOR.to_owned(), ..Entry::default() });
@@ -186,12 +222,12 @@ async fn follow_log(state: Weak<State>) {
     }
 }
 
-/// What was sealed while nobody followed stands in the snapshot.
+/// What was sealed, rolled up and deleted while nobody followed stands in the snapshot.
 async fn follow_sealing(state: Weak<State>) {
     loop {
         let Some(store) = state.upgrade().map(|state| state.databases.main.clone()) else { return };
         let request = WatchRequest::new("", Scope::system());
-        let mut events = store.watch(request, |read| db::series::sealed(read).boxed());
+        let mut events = store.watch(request, |read| db::series::list(read, 0).boxed());
         while let Some(event) = events.next().await {
             let Some(state) = state.upgrade() else { return };
             let taken = match event {
@@ -207,9 +243,21 @@ async fn follow_sealing(state: Weak<State>) {
     }
 }
 
-async fn take(state: &State, event: EventKind<Sealed>) -> Result<()> {
+async fn take(state: &State, event: EventKind<Stored>) -> Result<()> {
     match event {
-        EventKind::Snapshot(sealed) => state.let_go(&sealed).await,
+        EventKind::Snapshot(stored) => {
+            let (series, there) = (stored.number, stored.tail);
+            if let Some(end) = there.ended() {
+                let start = there.sealed_span.map_or(end, |(start, _)| start);
+                state.let_go(&Sealed { series, upto: there.sealed_seq, start, end }).await?;
+            }
+            if let Some(series) = state.catalog.series(series) {
+                let mut tail = series.tail.lock();
+                tail.rolled_end = tail.rolled_end.max(there.rolled_end);
+                tail.note_deleted(there.deletions, there.latest);
+            }
+            Ok(())
+        }
         EventKind::Entry(entry) if entry.kind == NUMBERED => state.meet_series().await,
         EventKind::Entry(entry) if entry.kind == SEALED => {
             let sealed = SealedSome::decode(&entry.payload[..]).map_err(sensormesh_types::Error::internal)?;
@@ -226,6 +274,18 @@ async fn take(state: &State, event: EventKind<Sealed>) -> Result<()> {
             }
             Ok(())
         }
+        EventKind::Entry(entry) if entry.kind == DELETED => {
+            let deleted = Deleted::decode(&entry.payload[..]).map_err(sensormesh_types::Error::internal)?;
+            if let Some(series) = state.catalog.series(deleted.series) {
+                series.tail.lock().note_deleted(deleted.deletions, deleted.latest.map(reading));
+            }
+            Ok(())
+        }
         EventKind::Entry(_) | EventKind::Bookmark { .. } => Ok(()),
     }
+}
+
+fn reading(last: Last) -> Reading {
+    // a quality is a byte
+    Reading { time: last.time, value: f64::from_bits(last.bits), quality: Quality(last.quality as u8) }
 }

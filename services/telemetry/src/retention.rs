@@ -13,7 +13,6 @@ use sensormesh_types::{Code, Result, Scope};
 use crate::catalog::Series;
 use crate::db;
 use crate::db::block::Span;
-use crate::db::retention::Left;
 use crate::db::rollup::Level;
 use crate::engine::State;
 use crate::{ownership, replicas, rollup, seal};
@@ -64,6 +63,8 @@ pub async fn expire(state: &Arc<State>) -> Result<()> {
                     );
                     0
                 }
+                // this replica has yet to hear what another one did to the series
+                Err(error) if error.reason() == "NOT_OWNER" && state.ownership.is_held() => 0,
                 done => done?,
             };
         }
@@ -116,6 +117,13 @@ async fn expire_series(state: &State, series: &Arc<Series>, before: i64) -> Resu
         // nothing seals until this is done, so what was found stays all there is
         let _rewriting = state.rewriting.lock().await;
         let mut tx = state.databases.main.tx(&Scope::system()).await?;
+        let stored = db::series::lock(&mut tx, series).await?;
+        {
+            let tail = series.tail.lock();
+            if (stored.sealed_seq, stored.deletions) != (tail.sealed_seq, tail.deletions) {
+                return Err(ownership::elsewhere());
+            }
+        }
         let found = db::retention::oldest(&mut tx, series, after, time, blocks).await?;
         let more = found.len() == blocks as usize;
         let mut runs = merge::runs(&found.iter().map(|span| (span.start, span.end)).collect::<Vec<_>>());
@@ -141,19 +149,13 @@ async fn expire_series(state: &State, series: &Arc<Series>, before: i64) -> Resu
         if due.is_empty() {
             tx.rollback().await?;
         } else {
-            let left = {
-                let tail = series.tail.lock();
-                Left { sealed: tail.sealed_seq, rolled_end: tail.rolled_end.max(gone.end()) }
-            };
-            let (start, noted) = db::retention::note_left(&mut tx, series, left).await?;
-            if !noted {
-                return Err(ownership::elsewhere());
-            }
-            if let Some(end) = left.rolled_end.filter(|_| state.is_shared()) {
+            let rolled_end = stored.rolled_end.max(gone.end());
+            let start = db::retention::note_left(&mut tx, series, rolled_end).await?;
+            if let Some(end) = rolled_end.filter(|_| state.is_shared()) {
                 replicas::tell_rolled(&mut tx, series.number, end);
             }
             tx.commit().await?;
-            series.tail.lock().starts_at(start, left.rolled_end);
+            series.tail.lock().starts_at(start, rolled_end);
         }
         if !more {
             return Ok(deleted);

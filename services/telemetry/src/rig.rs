@@ -30,7 +30,7 @@ impl Rig {
     pub async fn sqlite(config: Config) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite:{}", folder.path().join("{service}.db").display());
-        Self { folder: Some(folder), ..Self::open(url, config).await }
+        Self { folder: Some(folder), ..Self::open(url, config, Clock::fixed(NOW / 1000)).await }
     }
 
     /// One on every engine there is.
@@ -43,11 +43,20 @@ impl Rig {
     /// One on PostgreSQL, where there is a server for tests.
     pub async fn postgres(config: Config) -> Option<Self> {
         let url = sensormesh_testkit::postgres::url_for_new_database()?;
-        Some(Self::open(url, config).await)
+        Some(Self::open(url, config, Clock::fixed(NOW / 1000)).await)
     }
 
-    async fn open(url: String, config: Config) -> Self {
-        let clock = Clock::fixed(NOW / 1000);
+    /// Some replicas on one PostgreSQL, with the same clock, where there is a server for tests.
+    pub async fn replicas(config: Config, replicas: usize) -> Option<Vec<Self>> {
+        let (url, clock) = (sensormesh_testkit::postgres::url_for_new_database()?, Clock::fixed(NOW / 1000));
+        let mut rigs = Vec::new();
+        for _ in 0..replicas {
+            rigs.push(Self::open(url.clone(), config.clone(), clock.clone()).await);
+        }
+        Some(rigs)
+    }
+
+    async fn open(url: String, config: Config, clock: Clock) -> Self {
         let databases = Databases::open(&sensormesh_store::Config::at(url), clock.clone()).await.expect("databases");
         let engine = Engine::open(config, databases, clock.clone()).await.expect("engine");
         Self { engine, clock, folder: None }

@@ -8,7 +8,6 @@ use sensormesh_types::{Error, Result, Scope};
 use crate::catalog::Series;
 use crate::db;
 use crate::engine::{BLOCK_READINGS, State};
-use crate::ownership;
 use crate::replicas::{self, Sealed};
 use crate::tail::Sealing;
 
@@ -63,9 +62,9 @@ fn overdue(state: &State) -> Vec<Arc<Series>> {
     holding.into_iter().take_while(|(oldest, _)| behind(oldest, 2)).map(|(_, series)| series).collect()
 }
 
-/// Seals what these series have, whatever its size.
+/// Seals what these series have, whatever its size, but for those that another replica has sealed or deleted some of, which
+/// this one has yet to hear of. Any replica may, though one by its lease does it for all.
 pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize> {
-    state.ownership.check()?;
     let mut guard = Guard(Vec::with_capacity(series.len()));
     for series in series {
         let sealing = series.tail.lock().begin_sealing();
@@ -82,18 +81,18 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
     let rewriting = state.rewriting.lock().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
     let mut told = Vec::new();
+    let mut noted = Vec::with_capacity(blocks.len());
     for ((series, sealing), blocks) in guard.0.iter().zip(&blocks) {
+        let note = series.tail.lock().once_sealed(sealing);
+        // first: it keeps other replicas from changing the series until the commit
+        noted.push(db::series::note_sealed(&mut tx, series, &note).await?);
+        if noted.last() == Some(&false) {
+            continue;
+        }
         for block in blocks {
             db::block::insert(&mut tx, series, sealing.upto, block).await?;
         }
-        let (span, latest) = {
-            let tail = series.tail.lock();
-            (tail.span_with(&sealing.column), tail.latest)
-        };
-        if !db::series::note_sealed(&mut tx, series, sealing.upto, span, latest).await? {
-            return Err(ownership::elsewhere());
-        }
-        if let Some((start, end)) = span.filter(|_| state.is_shared()) {
+        if let Some((start, end)) = note.span.filter(|_| state.is_shared()) {
             told.push(Sealed { series: series.number, upto: sealing.upto, start, end });
         }
     }
@@ -102,10 +101,14 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
     }
     tx.commit().await?;
     let mut sealed = 0;
-    for (series, sealing) in guard.0.drain(..) {
-        sealed += sealing.column.len();
+    for ((series, sealing), noted) in guard.0.drain(..).zip(noted) {
         let mut tail = series.tail.lock();
-        tail.finish_sealing();
+        if noted {
+            sealed += sealing.column.len();
+            tail.finish_sealing();
+        } else {
+            tail.undo_sealing();
+        }
     }
     drop(rewriting);
     state.note_sealed(sealed);

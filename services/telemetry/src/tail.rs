@@ -27,6 +27,21 @@ pub struct Sealing {
     late: Vec<(i64, u64)>,
 }
 
+/// What the database is to have of a series once some of its readings are sealed.
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// The log was sealed up to here before, as far as this series is in it,
+    pub before: u64,
+    /// and readings were deleted so often.
+    pub deletions: u64,
+    /// The log is sealed up to here then.
+    pub upto: u64,
+    /// The first and the last time of what is sealed then.
+    pub span: Option<(i64, i64)>,
+    /// The latest reading, sealed or not.
+    pub latest: Option<Reading>,
+}
+
 /// The end of a series.
 #[derive(Clone, Debug, Default)]
 pub struct Tail {
@@ -38,6 +53,11 @@ pub struct Tail {
     pub rolled_end: Option<i64>,
     /// The log up to here is sealed, as far as this series is in it.
     pub sealed_seq: u64,
+    /// How often readings were deleted because somebody asked for it, as far as this replica has heard.
+    pub deletions: u64,
+    /// The last time of all that was ever sealed: it stays when readings are deleted, so that replicas agree on what is late
+    /// among those that come after.
+    ended: Option<i64>,
     open: Column,
     /// The place of the first reading in `open`.
     from: Option<Mark>,
@@ -48,9 +68,10 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The tail of a series that was sealed before.
-    pub fn sealed(seq: u64, span: Option<(i64, i64)>, latest: Option<Reading>) -> Self {
-        Self { latest, sealed_span: span, sealed_seq: seq, upto: seq, ..Self::default() }
+    /// The tail of a series that was sealed before. `start` is the first time of what is left of that, `ended` the last time
+    /// of all that ever was.
+    pub fn sealed(seq: u64, start: Option<i64>, ended: Option<i64>, latest: Option<Reading>) -> Self {
+        Self { latest, sealed_span: start.zip(ended), ended, sealed_seq: seq, upto: seq, ..Self::default() }
     }
 
     /// The time of the latest reading: what is newer is new for certain.
@@ -65,11 +86,11 @@ impl Tail {
         }
         self.from.get_or_insert(mark);
         self.upto = self.upto.max(mark.seq);
-        let newer = in_order && times.first().copied() > self.newest() && times.first().copied() > self.open.end();
+        let mut newest = self.newest().max(self.ended).max(self.open.end());
+        let newer = in_order && times.first().copied() > newest;
         if newer && qualities.is_empty() {
             self.open.append(times, values);
         } else {
-            let mut newest = self.newest().max(self.open.end());
             for (index, (time, value)) in times.iter().zip(values).enumerate() {
                 if Some(*time) > newest {
                     newest = Some(*time);
@@ -148,6 +169,7 @@ impl Tail {
         if let Some(sealing) = self.sealing.take() {
             self.sealed_seq = self.sealed_seq.max(sealing.upto);
             self.sealed_span = self.span_with(&sealing.column);
+            self.ended = self.ended.max(sealing.column.end());
         }
     }
 
@@ -188,11 +210,34 @@ impl Tail {
             self.from.filter(|_| !self.open.is_empty()).map(|from| Mark { seq: from.seq.max(upto + 1), ..from });
         self.sealed_seq = upto;
         self.sealed_span = Some(self.sealed_span.map_or(span, |(a, b)| (a.min(span.0), b.max(span.1))));
+        self.ended = self.ended.max(Some(span.1));
         Some(before - self.open.len())
     }
 
+    /// Readings were deleted out of blocks, for the time that `deletions` counts; `latest` is the last of those in blocks
+    /// since. Does nothing where that was known.
+    pub fn note_deleted(&mut self, deletions: u64, latest: Option<Reading>) {
+        if deletions <= self.deletions {
+            return;
+        }
+        self.deletions = deletions;
+        let sealing = self.sealing.as_ref().and_then(|sealing| sealing.column.last());
+        self.latest = latest.into_iter().chain(sealing).chain(self.open.last()).max_by_key(|reading| reading.time);
+    }
+
+    /// What is to be noted of this series once readings that were set apart are sealed.
+    pub fn once_sealed(&self, sealing: &Sealing) -> Note {
+        let (before, deletions) = (self.sealed_seq, self.deletions);
+        Note { before, deletions, upto: sealing.upto, span: self.span_with(&sealing.column), latest: self.latest }
+    }
+
+    /// The last time of all that was ever sealed.
+    pub fn ended(&self) -> Option<i64> {
+        self.ended
+    }
+
     /// The span of what will be sealed once this column is.
-    pub fn span_with(&self, column: &Column) -> Option<(i64, i64)> {
+    fn span_with(&self, column: &Column) -> Option<(i64, i64)> {
         let span = column.start().zip(column.end());
         match (self.sealed_span, span) {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
@@ -266,6 +311,26 @@ mod tests {
         assert_eq!(tail.forget_sealed(5, (10, 40)), Some(3));
         assert_eq!((read(&tail), tail.oldest()), (vec![], None));
         assert_eq!(tail.latest.map(|reading| reading.time), Some(40));
+    }
+
+    #[test]
+    fn what_comes_for_the_times_of_deleted_readings_is_told_from_them_by_its_place() {
+        let mut tail = Tail::default();
+        tail.apply(&[10, 20, 30], &[1.0, 2.0, 3.0], &[], true, mark(1));
+        assert_eq!(tail.forget_sealed(1, (10, 30)), Some(3));
+        let left = Some(Reading { time: 10, value: 1.0, quality: Quality::USUAL });
+        tail.note_deleted(1, left);
+        assert_eq!((tail.latest, tail.ended()), (left, Some(30)));
+        tail.apply(&[15], &[1.5], &[], true, mark(2));
+        tail.apply(&[25], &[2.5], &[], true, mark(3));
+        // told again, and of what was sealed since by a replica whose blocks once went up to 30
+        tail.note_deleted(1, left);
+        assert_eq!(tail.newest(), Some(25));
+        assert_eq!(tail.forget_sealed(2, (10, 30)), Some(1));
+        assert_eq!(read(&tail), [(25, 2.5)]);
+        // what is not in blocks is no less the latest
+        tail.note_deleted(2, None);
+        assert_eq!((tail.newest(), tail.deletions), (Some(25), 2));
     }
 
     #[test]

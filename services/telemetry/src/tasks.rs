@@ -14,6 +14,7 @@ use sensormesh_mesh::{Mesh, Shutdown};
 use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
+use sensormesh_series::Resolution;
 use sensormesh_store::{Incoming, Projection, Tx};
 use sensormesh_types::{Code, Error, Result, Scope, time};
 use tokio::time::{Instant, timeout};
@@ -55,6 +56,7 @@ pub fn told(tenant: &str, sensor: &devices::Sensor) -> Told {
             interval: sensor.expected_interval.as_ref().and_then(time::to_duration).and_then(nanos),
             quality_tests: sensor.quality_tests,
             retention_days: sensor.retention_days,
+            resolution: sensor.decimals.and_then(Resolution::of),
             labels: sensor.labels.clone().into_iter().collect(),
             deleted: false,
         },
@@ -180,6 +182,7 @@ pub async fn compact(state: Arc<State>, shutdown: Shutdown) -> Result<()> {
                     tracing::error!(?error, "the blocks of a series are not merged: one of them is damaged");
                     0
                 }
+                Err(error) if error.reason() == "BLOCK_GONE" => continue, // the next time it is looked at again
                 Err(_) if !state.ownership.is_held() => break,
                 Err(error) => return Err(error),
             };
@@ -253,8 +256,9 @@ pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> R
         if kept.is_empty() {
             return Ok(released);
         }
-        let values: Vec<f64> = kept.iter().map(|kept| kept.value).collect();
-        let qualities = kept.iter().map(|kept| validate::quality(&sensor, kept.value, kept.quality)).collect();
+        let values: Vec<f64> = kept.iter().map(|kept| validate::rounded(&sensor, kept.value)).collect();
+        let told = values.iter().zip(&kept);
+        let qualities = told.map(|(value, kept)| validate::quality(&sensor, *value, kept.quality)).collect();
         let channel = Values { series: Arc::clone(series), values, qualities };
         let groups = vec![Group::new(kept.iter().map(|kept| kept.time).collect(), vec![channel])];
         let body = batch::encode(&groups).into();

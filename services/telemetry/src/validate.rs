@@ -64,6 +64,24 @@ pub fn is_sensor_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b':' | b'.'))
 }
 
+/// A value as it is kept: rounded where the sensor's profile says to how many decimals.
+pub fn rounded(sensor: &Sensor, value: f64) -> f64 {
+    sensor.resolution.map_or(value, |resolution| resolution.round(value))
+}
+
+/// The same for the values of a channel, of which the sender may have said how many `decimals` they have at most; answers
+/// whether any was changed.
+pub fn round(sensor: &Sensor, decimals: Option<u32>, values: &mut [f64]) -> bool {
+    let Some(resolution) = sensor.resolution else { return false };
+    if decimals.is_some_and(|decimals| decimals <= resolution.decimals()) {
+        return false;
+    }
+    values.iter_mut().fold(false, |changed, value| {
+        let sent = std::mem::replace(value, resolution.round(*value));
+        changed | (value.to_bits() != sent.to_bits())
+    })
+}
+
 /// The quality of a reading after the server's own tests.
 pub fn quality(sensor: &Sensor, value: f64, told: Quality) -> Quality {
     if sensor.is_out_of_range(value) { told.found(Flag::Fail, Test::GrossRange) } else { told }

@@ -159,6 +159,14 @@ impl<'a> Channel<'a> {
         Some(channel)
     }
 
+    /// The power of ten that its values are whole parts of, where it says one.
+    pub fn decimals(&self) -> Option<u32> {
+        match self.values {
+            Values::Scaled(decimals, _) => Some(decimals),
+            Values::None | Values::Doubles(_) => None,
+        }
+    }
+
     /// The values. Refuses a channel without any, and whole numbers that cannot be values.
     pub fn values(&self) -> Result<Vec<f64>> {
         match &self.values {

@@ -169,6 +169,9 @@ async fn the_audit_shows_the_own_tenant_newest_first_and_a_change_is_found() {
         assert_eq!(store.list_audit(&narrowed, None, 3).await.expect("audit"), [], "what is the whole tenant's");
         let rest = store.list_audit(&Scope::tenant_of("default"), Some(2), 3).await.expect("audit");
         assert_eq!(rest.iter().map(|e| e.seq).collect::<Vec<_>>(), [1]);
+        append(&store, "", "what replicas tell each other").await;
+        let all = store.list_audit(&Scope::system(), None, 3).await.expect("audit");
+        assert_eq!(all.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 4, 3]);
         let mut tx = store.tx(&Scope::system()).await.expect("tx");
         tx.query("UPDATE log SET actor = $1 WHERE seq = 3").bind("user:mallory").execute().await.expect("update");
         tx.commit().await.expect("commit");

@@ -13,7 +13,7 @@ use crate::profile::{self, Profile};
 use crate::rules::Stamp;
 
 const SELECT: &str = "SELECT tenant, profile_id, name, quantity, unit, range_min, range_max, expected_interval, \
-                      quality_tests, retention_days, update_time, version FROM profile";
+                      quality_tests, retention_days, decimals, update_time, version FROM profile";
 
 fn read_profile(row: &Row) -> Result<Profile> {
     let update_time = row.get("update_time")?;
@@ -27,6 +27,7 @@ fn read_profile(row: &Row) -> Result<Profile> {
         interval: row.get("expected_interval")?,
         tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(read_tests).transpose()?,
         retention_days: row.get("retention_days")?,
+        decimals: row.get("decimals")?,
         builtin: false,
         stamp: Stamp { create_time: update_time, update_time, version: row.get("version")? },
     })
@@ -42,8 +43,8 @@ pub async fn insert(tx: &mut Tx, profile: &Profile) -> Result<bool> {
     let done = tx
         .query(
             "INSERT INTO profile (tenant, profile_id, name, quantity, unit, range_min, range_max, expected_interval, \
-             quality_tests, retention_days, update_time, version) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             quality_tests, retention_days, decimals, update_time, version) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (tenant, profile_id) DO NOTHING",
         )
         .bind(tenant)
@@ -56,6 +57,7 @@ pub async fn insert(tx: &mut Tx, profile: &Profile) -> Result<bool> {
         .bind(profile.interval)
         .bind(profile.tests.map(|tests| tests.encode_to_vec()))
         .bind(profile.retention_days)
+        .bind(profile.decimals)
         .bind(profile.stamp.update_time)
         .bind(profile.stamp.version)
         .execute()
@@ -114,8 +116,8 @@ pub async fn update(tx: &mut Tx, profile: &Profile) -> Result<()> {
     let done = tx
         .query(
             "UPDATE profile SET name = $1, quantity = $2, unit = $3, range_min = $4, range_max = $5, \
-             expected_interval = $6, quality_tests = $7, retention_days = $8, update_time = $9, version = $10 \
-             WHERE tenant = $11 AND profile_id = $12 AND version = $13",
+             expected_interval = $6, quality_tests = $7, retention_days = $8, decimals = $9, \
+             update_time = $10, version = $11 WHERE tenant = $12 AND profile_id = $13 AND version = $14",
         )
         .bind(&profile.name)
         .bind(&profile.quantity)
@@ -125,6 +127,7 @@ pub async fn update(tx: &mut Tx, profile: &Profile) -> Result<()> {
         .bind(profile.interval)
         .bind(profile.tests.map(|tests| tests.encode_to_vec()))
         .bind(profile.retention_days)
+        .bind(profile.decimals)
         .bind(profile.stamp.update_time)
         .bind(profile.stamp.version)
         .bind(tenant)

@@ -51,6 +51,7 @@ on_both_engines!(
     profiles::a_profile_in_use_stays,
     profiles::sensors_are_told_the_quality_tests_of_their_profile,
     profiles::sensors_are_told_the_retention_of_their_profile,
+    profiles::sensors_are_told_the_decimals_of_their_profile,
     profiles::a_user_narrowed_to_a_site_does_not_change_what_other_sites_use,
     watch::a_watcher_sees_the_present_state_and_then_every_change,
     watch::a_watcher_resumes_without_a_gap,

@@ -161,3 +161,30 @@ pub async fn sensors_are_told_the_retention_of_their_profile(engine: Engine) {
     call!(user.update_profile(update(0, &["retention_days"]))).expect("changed");
     assert_eq!(user.sensor("k.t").await.expect("found").retention_days, 0);
 }
+
+pub async fn sensors_are_told_the_decimals_of_their_profile(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    // none is something else than nothing said
+    let made = make(&user, proto::Profile { decimals: Some(0), ..fridge() }).await.expect("made");
+    assert_eq!(made.decimals, Some(0));
+    let said = proto::Sensor { profile_id: "fridge".into(), decimals: Some(7), ..sensor("k.t") };
+    assert_eq!(user.create_sensor(said).await.expect("made").decimals, Some(0));
+    // in another unit other digits are noise
+    let kelvin = proto::Sensor { profile_id: "fridge".into(), unit: "K".into(), ..sensor("k.k") };
+    assert_eq!(user.create_sensor(kelvin).await.expect("made").decimals, None);
+
+    let update = |decimals, paths: &[&str]| proto::UpdateProfileRequest {
+        profile: Some(proto::Profile { decimals, ..fridge() }),
+        update_mask: mask(paths),
+    };
+    let error = call!(user.update_profile(update(Some(10), &["decimals"]))).expect_err("too many");
+    assert_eq!(error.fields()[0].field, "profile.decimals");
+    call!(user.update_profile(update(Some(2), &[]))).expect("changed");
+    assert_eq!(user.sensor("k.t").await.expect("found").decimals, Some(2));
+    // another field leaves it, a named one without a value takes it away
+    call!(user.update_profile(update(None, &["range_max"]))).expect("changed");
+    assert_eq!(user.sensor("k.t").await.expect("found").decimals, Some(2));
+    call!(user.update_profile(update(None, &["decimals"]))).expect("changed");
+    assert_eq!(user.sensor("k.t").await.expect("found").decimals, None);
+}

@@ -15,6 +15,9 @@ impl Api {
         request: &pb::DeleteReadingsRequest,
     ) -> Result<pb::DeleteReadingsResponse> {
         let (start, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
+        if self.engine.is_shared() {
+            self.engine.catch_up().await?; // what other replicas took is deleted too
+        }
         let known = self.known(caller, &request.sensor_id)?;
         let Some(series) = known.series else { return Ok(pb::DeleteReadingsResponse::default()) };
         let readings = deletion::delete(self.engine.state(), &series, start..end).await?;

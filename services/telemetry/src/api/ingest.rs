@@ -179,6 +179,7 @@ impl Api {
             }
             match places.get(id) {
                 Some(Place::Series(series, sensor)) => {
+                    let value = validate::rounded(sensor, value);
                     if sensor.is_out_of_range(value) {
                         intake.note_out_of_range(index);
                     }

@@ -81,6 +81,12 @@ pub async fn spans(read: &mut Read, series: &Series, start: i64, end: i64) -> Re
     rows.iter().map(Span::of).collect()
 }
 
+/// The last time of a series' blocks.
+pub async fn end(read: &mut Read, series: &Series) -> Result<Option<i64>> {
+    let query = read.query("SELECT MAX(end_ns) AS last FROM block WHERE tenant = $1 AND series = $2 AND level = $3");
+    query.bind(&*series.tenant).bind(series.number).bind(RAW).fetch_one().await?.get("last")
+}
+
 /// Every block of a series with its number of readings, by start.
 pub async fn list(read: &mut Read, series: &Series) -> Result<Vec<(Span, usize)>> {
     let rows = read

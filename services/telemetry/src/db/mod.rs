@@ -19,6 +19,11 @@ const MAIN: &[Migration] = &[
     Migration { version: 1, name: "telemetry", sql: include_str!("../../migrations/0001_telemetry.sql") },
     Migration { version: 3, name: "quality", sql: include_str!("../../migrations/0003_quality.sql") },
     Migration { version: 5, name: "retention", sql: include_str!("../../migrations/0005_retention.sql") },
+    Migration {
+        version: 6,
+        name: "decimals and deletions",
+        sql: include_str!("../../migrations/0006_decimals_and_deletions.sql"),
+    },
 ];
 
 const LOG: &[Migration] = &[Migration {

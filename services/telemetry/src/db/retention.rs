@@ -1,7 +1,7 @@
 //! What is past its time: which blocks are, and when what is in them arrived.
 
 use sensormesh_store::{Read, Tx};
-use sensormesh_types::{Error, Result};
+use sensormesh_types::Result;
 
 use super::block::{RAW, Span};
 use crate::catalog::Series;
@@ -57,18 +57,9 @@ pub async fn oldest(read: &mut Read, series: &Series, after: i64, before: i64, b
     rows.iter().map(Span::of).collect()
 }
 
-/// What changed of a series because blocks of it have gone.
-#[derive(Clone, Copy, Debug)]
-pub struct Left {
-    /// The place up to which this replica has sealed it.
-    pub sealed: u64,
-    /// The last time of what is left as rollups only.
-    pub rolled_end: Option<i64>,
-}
-
-/// Notes where a series' blocks start now, and answers it; `None` where it has none. False as the second answer where another
-/// replica has gone on since.
-pub async fn note_left(tx: &mut Tx, series: &Series, left: Left) -> Result<(Option<i64>, bool)> {
+/// Notes where a series' blocks start now, and answers it; `None` where it has none. `rolled_end` is the last time of what is
+/// left as rollups only. For a series that is locked.
+pub async fn note_left(tx: &mut Tx, series: &Series, rolled_end: Option<i64>) -> Result<Option<i64>> {
     let start = tx
         .query("SELECT MIN(start_ns) AS start FROM block WHERE tenant = $1 AND series = $2 AND level = $3")
         .bind(&*series.tenant)
@@ -77,18 +68,12 @@ pub async fn note_left(tx: &mut Tx, series: &Series, left: Left) -> Result<(Opti
         .fetch_one()
         .await?
         .get::<Option<i64>>("start")?;
-    let noted = tx
-        .query(
-            "UPDATE series SET sealed_start = $1, sealed_end = CASE WHEN $2 = 1 THEN sealed_end END, rolled_end = $3 \
-             WHERE tenant = $4 AND series = $5 AND sealed_seq = $6",
-        )
+    tx.query("UPDATE series SET sealed_start = $1, rolled_end = $2 WHERE tenant = $3 AND series = $4")
         .bind(start)
-        .bind(start.is_some())
-        .bind(left.rolled_end)
+        .bind(rolled_end)
         .bind(&*series.tenant)
         .bind(series.number)
-        .bind(i64::try_from(left.sealed).map_err(Error::internal)?)
         .execute()
         .await?;
-    Ok((start, noted == 1))
+    Ok(start)
 }

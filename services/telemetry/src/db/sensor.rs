@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 use sensormesh_proto::devices::v1::QualityTests;
+use sensormesh_series::Resolution;
 use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
@@ -21,7 +22,7 @@ pub struct Told {
 }
 
 const COLUMNS: &str = "tenant, sensor_id, device_id, site, unit, range_min, range_max, expected_interval, quality_tests, \
-                       retention_days, labels, deleted FROM sensor";
+                       retention_days, decimals, labels, deleted FROM sensor";
 
 fn told(row: &Row) -> Result<Told> {
     let labels: BTreeMap<String, String> =
@@ -38,6 +39,7 @@ fn told(row: &Row) -> Result<Told> {
             interval: row.get::<Option<i64>>("expected_interval")?.map(|micros| micros.saturating_mul(1000)),
             quality_tests: row.get::<Option<Vec<u8>>>("quality_tests")?.as_deref().map(tests).transpose()?,
             retention_days: row.get("retention_days")?,
+            resolution: row.get::<Option<u32>>("decimals")?.and_then(Resolution::of),
             labels,
             deleted: row.get("deleted")?,
         },
@@ -61,13 +63,14 @@ pub async fn find(read: &mut Read, tenant: &str, sensor_id: &str) -> Result<Opti
 
 const INSERT: &str = "INSERT INTO sensor \
     (tenant, sensor_id, device_id, site, unit, range_min, range_max, expected_interval, quality_tests, retention_days, \
-    labels, deleted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0) ON CONFLICT (tenant, sensor_id) DO";
+    decimals, labels, deleted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0) ON CONFLICT (tenant, sensor_id) DO";
 
 /// Takes over a sensor.
 pub async fn upsert(tx: &mut Tx, told: &Told) -> Result<()> {
     let sql = format!(
         "{INSERT} UPDATE SET device_id = $3, site = $4, unit = $5, range_min = $6, range_max = $7, \
-         expected_interval = $8, quality_tests = $9, retention_days = $10, labels = $11, deleted = 0"
+         expected_interval = $8, quality_tests = $9, retention_days = $10, decimals = $11, labels = $12, \
+         deleted = 0"
     );
     write(tx, sql, told).await
 }
@@ -90,6 +93,7 @@ async fn write(tx: &mut Tx, sql: String, told: &Told) -> Result<()> {
         .bind(sensor.interval.map(|nanos| nanos / 1000))
         .bind(sensor.quality_tests.map(|tests| tests.encode_to_vec()))
         .bind(sensor.retention_days)
+        .bind(sensor.resolution.map(Resolution::decimals))
         .bind(serde_json::to_string(&sensor.labels).map_err(Error::internal)?)
         .execute()
         .await?;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use sensormesh_series::rollup::QUARTER;
 use sensormesh_series::{Bucket, Buckets, Column, Grid, Quality, Wanted, bucket_start};
-use sensormesh_types::{Code, Result};
+use sensormesh_types::{Code, Result, Scope};
 
 use crate::Config;
 use crate::calibration::{Calibration, Function, Version};
@@ -101,11 +102,49 @@ async fn compare(rig: &Rig, series: &Arc<Series>, taken: &BTreeMap<i64, (f64, bo
     }
 }
 
-async fn check(rig: Rig, steps: Vec<Step>) {
-    let series = rig.series("lab.a", 0).await;
+/// Waits until each replica knows what the others did.
+async fn settle(rigs: &[(Rig, Arc<Series>)]) {
+    let known = |series: &Arc<Series>| {
+        let tail = series.tail.lock();
+        (tail.sealed_seq, tail.deletions, tail.rolled_end)
+    };
+    for (rig, series) in rigs.iter().filter(|_| rigs.len() > 1) {
+        loop {
+            rig.engine.catch_up().await.expect("followed");
+            let mut read = rig.engine.databases.main.read(&Scope::system()).await.expect("read");
+            let there = crate::db::series::list(&mut read, 0).await.expect("list").remove(0).tail;
+            if known(series) == (there.sealed_seq, there.deletions, there.rolled_end) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Has one of the replicas that look after the log delete what is past its time.
+async fn expire(rigs: &[(Rig, Arc<Series>)]) {
+    settle(rigs).await;
+    loop {
+        if let Some((rig, _)) = rigs.iter().find(|(rig, _)| rig.engine.ownership.is_held()) {
+            rig.expire().await;
+            return settle(rigs).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Takes the steps, each at another replica.
+async fn check(rigs: Vec<Rig>, steps: Vec<Step>) {
+    let mut replicas = Vec::new();
+    for rig in rigs {
+        let series = rig.series("lab.a", 0).await;
+        replicas.push((rig, series));
+    }
     let mut taken: BTreeMap<i64, (f64, bool)> = BTreeMap::new();
     let mut count = 0;
-    for step in steps {
+    for (place, step) in steps.into_iter().enumerate() {
+        settle(&replicas).await;
+        let (rig, series) = &replicas[place % replicas.len()];
         match step {
             Step::Append(n, apart) => {
                 let from = taken.keys().next_back().copied().unwrap_or(NOW - 20 * DAY);
@@ -115,21 +154,21 @@ async fn check(rig: Rig, steps: Vec<Step>) {
                         (from + i * i64::from(apart) * SECOND, f64::from(count % 101) / 8.0)
                     })
                     .collect();
-                rig.send(&series, &readings).await;
+                rig.send(series, &readings).await;
                 taken.extend(readings.iter().map(|(time, value)| (*time, (*value, false))));
             }
             Step::Late(ago, value, bad) => {
                 let time = rig.clock.now_nanos() - i64::from(ago) * 60 * SECOND;
                 // a reading that is gone is not known again: see the service's README
-                if taken.contains_key(&time) && rig.readings(&series).await.iter().all(|r| r.0 != time) {
+                if taken.contains_key(&time) && rig.readings(series).await.iter().all(|r| r.0 != time) {
                     continue;
                 }
                 let quality = if bad { Quality::FAIL } else { Quality::USUAL };
-                rig.send_flagged(&series, &[(time, f64::from(value), quality)]).await;
+                rig.send_flagged(series, &[(time, f64::from(value), quality)]).await;
                 taken.insert(time, (f64::from(value), bad));
             }
             Step::Again(pick, same) => {
-                let raw = rig.readings(&series).await;
+                let raw = rig.readings(series).await;
                 if raw.is_empty() {
                     continue;
                 }
@@ -137,7 +176,7 @@ async fn check(rig: Rig, steps: Vec<Step>) {
                 let value = if same { value } else { value + 1000.0 };
                 let bad = taken[&time].1;
                 let quality = if bad { Quality::FAIL } else { Quality::USUAL };
-                rig.send_flagged(&series, &[(time, value, quality)]).await;
+                rig.send_flagged(series, &[(time, value, quality)]).await;
                 taken.insert(time, (value, bad));
             }
             Step::Delete(n, ago) => {
@@ -146,26 +185,31 @@ async fn check(rig: Rig, steps: Vec<Step>) {
                 let before = taken.len();
                 taken.retain(|time, _| !range.contains(time));
                 let latest = series.tail.lock().latest;
-                let deleted = rig.delete(&series, range.clone()).await.expect("deleted");
+                let deleted = rig.delete(series, range.clone()).await.expect("deleted");
                 // what failed is in no rollup, and so cannot be counted once it is one
                 assert!(deleted <= (before - taken.len()) as u64);
-                let last = rig.readings(&series).await.last().map(|reading| reading.0);
+                let last = rig.readings(series).await.last().map(|reading| reading.0);
                 if latest.is_some_and(|latest| range.contains(&latest.time)) {
                     assert_eq!(series.tail.lock().newest(), last);
                 }
             }
-            Step::Seal => rig.seal(&series).await,
-            Step::Expire => rig.expire().await,
+            Step::Seal => rig.seal(series).await,
+            Step::Expire => expire(&replicas).await,
             Step::Wait(days) => rig.advance_days(u64::from(days)),
         }
     }
-    compare(&rig, &series, &taken).await;
-    for days in [2, 2000, 2000] {
-        rig.advance_days(days);
-        rig.expire().await;
+    settle(&replicas).await;
+    for (rig, series) in &replicas {
+        compare(rig, series, &taken).await;
     }
-    assert_eq!(rig.readings(&series).await.len(), 0, "everything is rolled up");
-    compare(&rig, &series, &taken).await;
+    for days in [2, 2000, 2000] {
+        replicas[0].0.advance_days(days);
+        expire(&replicas).await;
+    }
+    for (rig, series) in &replicas {
+        assert_eq!(rig.readings(series).await.len(), 0, "everything is rolled up");
+        compare(rig, series, &taken).await;
+    }
 }
 
 fn config() -> Config {
@@ -177,7 +221,7 @@ proptest! {
     #[test]
     fn rollups_and_raw_readings_equal_a_recount(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-        runtime.block_on(async { check(Rig::sqlite(config()).await, steps).await });
+        runtime.block_on(async { check(vec![Rig::sqlite(config()).await], steps).await });
     }
 }
 
@@ -187,7 +231,17 @@ async fn rollups_equal_a_recount_on_postgresql() {
     for _ in 0..6 {
         let steps = steps().new_tree(&mut runner).expect("steps").current();
         let Some(rig) = Rig::postgres(config()).await else { return };
-        check(rig, steps).await;
+        check(vec![rig], steps).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_equal_a_recount_whichever_replica_does_what() {
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..12 {
+        let steps = steps().new_tree(&mut runner).expect("steps").current();
+        let Some(rigs) = Rig::replicas(config(), 3).await else { return };
+        check(rigs, steps).await;
     }
 }
 

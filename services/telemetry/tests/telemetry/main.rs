@@ -2,6 +2,7 @@
 
 mod calibration;
 mod completeness;
+mod deletion;
 mod devices;
 mod durability;
 mod export;
@@ -12,6 +13,7 @@ mod quality;
 mod quarantine;
 mod recorded;
 mod replicas;
+mod resolution;
 mod retention;
 mod rows;
 mod stream;
@@ -76,6 +78,9 @@ on_both_engines!(
     quality::a_watcher_sees_a_spike_once_it_is_one,
     quality::sensors_beyond_the_quota_are_refused_on_both_doors,
     quality::tests_of_a_profile_that_changes_hold_from_then_on,
+    resolution::readings_are_rounded_by_whichever_door_they_come,
+    resolution::decimals_of_a_profile_that_changes_hold_from_then_on,
+    resolution::what_was_kept_aside_is_rounded_when_it_is_let_go,
     calibration::every_read_is_calibrated_unless_it_asks_for_raw_values,
     calibration::versions_hold_for_their_time_and_can_be_deleted,
     calibration::what_makes_no_sense_as_a_calibration_is_refused_by_name,
@@ -123,6 +128,8 @@ with_replicas!(
     replicas::replicas_that_write_at_once_lose_and_repeat_nothing,
     replicas::what_one_replica_seals_the_others_let_go,
     replicas::a_turn_that_is_not_given_back_is_waited_for,
+    deletion::readings_are_deleted_at_whichever_replica_is_asked,
+    deletion::replicas_that_delete_and_write_at_once_agree,
     quality::a_replica_judges_by_what_another_one_took,
 );
 
