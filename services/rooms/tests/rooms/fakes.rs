@@ -319,6 +319,7 @@ impl FakeTelemetry {
                 sensor_id: request.sensor_ids[0].clone(),
                 unit: "[ppm]".into(),
                 buckets: buckets.into_values().take(size).collect(),
+                columns: None,
             }],
             next_page_token: if more { "more".into() } else { String::new() },
             as_of: None,
