@@ -1,5 +1,6 @@
 //! The service from outside, through its contract, on both engines.
 
+mod buckets;
 mod calibration;
 mod completeness;
 mod deletion;

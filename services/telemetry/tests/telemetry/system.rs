@@ -19,6 +19,7 @@ use sensormesh_telemetry::{Config, Databases};
 use sensormesh_types::{Clock, Error, Result, Role, Scope, time};
 use tempfile::TempDir;
 
+use crate::buckets;
 use crate::devices::Devices;
 
 pub type Client = TelemetryServiceClient<Channel>;
@@ -302,10 +303,10 @@ impl User {
     pub async fn buckets(&self, request: pb::AggregateReadingsRequest) -> Vec<pb::Bucket> {
         let rows: Vec<_> = self.aggregates(request.clone()).await.into_iter().flat_map(|page| page.buckets).collect();
         let in_columns = self.aggregates(pb::AggregateReadingsRequest { columns: true, ..request.clone() }).await;
-        let unrolled: Vec<_> = in_columns.into_iter().flat_map(|page| unroll(page.columns)).collect();
+        let unrolled: Vec<_> = in_columns.into_iter().flat_map(|page| buckets::unroll(page.columns)).collect();
         // what is sealed in between is added up in another order
         assert!(
-            unrolled.len() == rows.len() && unrolled.iter().zip(&rows).all(alike),
+            unrolled.len() == rows.len() && unrolled.iter().zip(&rows).all(buckets::alike),
             "{request:?}\n{unrolled:?}\n{rows:?}"
         );
         rows
@@ -419,56 +420,6 @@ impl Watch {
 
 pub fn answer<T>(response: Result<tonic::Response<T>, tonic::Status>) -> Result<T> {
     response.map(tonic::Response::into_inner).map_err(Error::from)
-}
-
-/// The buckets that columns hold, as a program would read them.
-fn unroll(columns: Option<pb::BucketColumns>) -> Vec<pb::Bucket> {
-    let Some(columns) = columns else { return Vec::new() };
-    let mut start = columns.start_ns;
-    let mut buckets = Vec::new();
-    for (place, count) in columns.counts.iter().enumerate() {
-        let mut bucket = pb::Bucket { start: Some(time::from_nanos(start)), count: *count, ..Default::default() };
-        for column in &columns.statistics {
-            let value = Some(column.values[place]).filter(|value| !value.is_nan());
-            match column.statistic() {
-                pb::Statistic::Mean => bucket.mean = value,
-                pb::Statistic::Min => bucket.min = value,
-                pb::Statistic::Max => bucket.max = value,
-                pb::Statistic::Sum => bucket.sum = value,
-                pb::Statistic::First => bucket.first = value,
-                pb::Statistic::Last => bucket.last = value,
-                pb::Statistic::Stddev => bucket.stddev = value,
-                pb::Statistic::Increase => bucket.increase = value,
-                pb::Statistic::Rate => bucket.rate = value,
-                pb::Statistic::Unspecified | pb::Statistic::Count => {
-                    assert!(column.percentile.is_some());
-                    bucket.percentiles.extend(value);
-                }
-            }
-        }
-        buckets.push(bucket);
-        let step = if columns.steps.is_empty() { 1 } else { columns.steps.get(place).copied().unwrap_or_default() };
-        start += step * columns.tick_ns as i64;
-    }
-    buckets
-}
-
-/// Whether buckets are the same but for the last digits of their values.
-fn alike((one, other): (&pb::Bucket, &pb::Bucket)) -> bool {
-    let values = |bucket: &pb::Bucket| {
-        let pb::Bucket { mean, min, max, sum, first, last, stddev, increase, rate, .. } = *bucket;
-        let percentiles = bucket.percentiles.iter().map(|percentile| Some(*percentile));
-        [mean, min, max, sum, first, last, stddev, increase, rate].into_iter().chain(percentiles).collect::<Vec<_>>()
-    };
-    let near = |(one, other): (&Option<f64>, &Option<f64>)| match (one, other) {
-        (Some(one), Some(other)) => (one - other).abs() <= 1e-9 * one.abs().max(1.0),
-        (one, other) => one == other,
-    };
-    let (left, right) = (values(one), values(other));
-    one.start == other.start
-        && one.count == other.count
-        && left.len() == right.len()
-        && left.iter().zip(&right).all(near)
 }
 
 pub fn reading(sensor_id: &str, nanos: i64, value: f64) -> pb::Reading {
