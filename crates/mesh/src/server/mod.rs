@@ -21,4 +21,4 @@ pub use authorize::authorize;
 pub use drain::{Calls, Drain};
 pub use listen::{Door, listen};
 pub use running::{Listeners, Running, serve};
-pub use whence::bearer;
+pub use whence::{ACCEPTED_TIME, bearer};

@@ -16,6 +16,7 @@ mod powercut;
 mod readings;
 mod recordings;
 mod replicas;
+mod spool;
 mod streams;
 
 use sensormesh_testkit::system::{Builder, Shape, System};
