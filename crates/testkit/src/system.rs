@@ -128,6 +128,11 @@ impl Builder {
 
     /// Starts it and waits until it says that it is ready.
     pub async fn start(self) -> Result<System> {
+        self.start_with(|_| {}).await
+    }
+
+    /// Starts it as [`Builder::start`] does, and says its base port before ([`port_of`]).
+    pub async fn start_with(self, known: impl Fn(u16)) -> Result<System> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
         let mut attempts = 3;
         loop {
@@ -137,6 +142,7 @@ impl Builder {
             };
             let log = dir.path().join("log.txt");
             let port_base = free_ports()?;
+            known(port_base);
             let mut system = System {
                 builder: self.clone(),
                 dir,
@@ -155,6 +161,11 @@ impl Builder {
             }
         }
     }
+}
+
+/// How far above the base a service's port is.
+pub fn port_of(service: &str) -> u16 {
+    SERVICES.iter().find(|(name, _)| *name == service).map_or(0, |(_, offset)| *offset)
 }
 
 /// A base with every port free that a system uses. Operations ports are 1,000 above the others, so bases lie in the lower

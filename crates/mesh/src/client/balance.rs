@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_or_failed_answer_leaves_the_addresses_as_they_are() {
+    async fn f26_an_empty_or_failed_answer_leaves_the_addresses_as_they_are() {
         let (balancer, script) = balancer();
         assert!(balancer.resolve().await.is_err());
         *script.lock() = Some(vec![1, 2]);

@@ -82,7 +82,7 @@ impl Devices {
         let ticks = futures::stream::unfold(0, move |n| {
             let what = what.clone();
             async move {
-                if n > 0 {
+                if n > 0 && what != "flood" {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 match (what.as_str(), n) {
@@ -91,7 +91,8 @@ impl Devices {
                     ("internal", 2) | ("two", 2) => return None,
                     _ => {}
                 }
-                Some((Ok(WatchDevicesResponse { cursor: n.to_string(), ..Default::default() }), n + 1))
+                let cursor = if what == "flood" { "x".repeat(16 << 10) } else { n.to_string() };
+                Some((Ok(WatchDevicesResponse { cursor, ..Default::default() }), n + 1))
             }
         });
         Response::new(stream(ticks))

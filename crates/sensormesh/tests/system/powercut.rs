@@ -9,7 +9,6 @@ use std::process::Command;
 use sensormesh_testkit::chance::Chance;
 use sensormesh_testkit::system::System;
 
-
 /// A disk writes a sector whole or not at all.
 const SECTOR: u64 = 512;
 

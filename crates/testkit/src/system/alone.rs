@@ -6,18 +6,17 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 use tokio::process::{Child, Command};
 
-use super::{OPERATIONS, REPLICA_STEP, SERVICES, START, System, TELEMETRY, eventually};
+use super::{OPERATIONS, REPLICA_STEP, SERVICES, START, System, TELEMETRY, eventually, port_of};
 
 impl System {
     /// Where a service listens for the others.
-    pub fn address(&self, service: &str) -> Result<SocketAddr> {
-        Ok(SocketAddr::from(([127, 0, 0, 1], self.port_base + offset(service)?)))
+    pub fn address(&self, service: &str) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port_base + port_of(service)))
     }
 
     /// Whether a service says that it takes calls.
     pub async fn is_ready(&self, service: &str) -> bool {
-        let Ok(address) = self.address(service) else { return false };
-        self.says_ready(address.port()).await
+        self.says_ready(self.address(service).port()).await
     }
 
     async fn says_ready(&self, port: u16) -> bool {
@@ -91,9 +90,4 @@ impl System {
         std::fs::create_dir_all(self.data_dir())?;
         Ok(std::fs::write(self.data_dir().join("sensormesh.toml"), text)?)
     }
-}
-
-fn offset(service: &str) -> Result<u16> {
-    let found = SERVICES.iter().find(|(name, _)| *name == service);
-    found.map(|(_, offset)| *offset).with_context(|| format!("{service} is no service"))
 }
