@@ -110,7 +110,7 @@ impl Raw {
     /// many were, and what came back.
     pub async fn flood(self, most: u32, next: impl Fn(u32) -> Vec<u8>) -> (u32, Heard) {
         let Self { mut write, read } = self;
-        let listening = tokio::spawn(listen(read));
+        let mut listening = tokio::spawn(listen(read, None));
         let mut sent = 0;
         while sent < most && !listening.is_finished() {
             // not one by one, as a flood does not come so
@@ -120,15 +120,22 @@ impl Raw {
                 _ => break,
             }
         }
-        // whoever is not cut may go on
-        let heard = match timeout(Duration::from_millis(500), async {}).await {
-            Ok(()) if listening.is_finished() => listening.await.expect("heard"),
-            _ => {
+        // what is on its way is answered, or cut; then it is over
+        let heard = match timeout(Duration::from_millis(500), &mut listening).await {
+            Ok(heard) => heard,
+            Err(_) => {
                 drop(write);
-                timeout(Duration::from_secs(10), listening).await.expect("it ends").expect("heard")
+                timeout(Duration::from_secs(10), listening).await.expect("it ends")
             }
         };
+        let heard = heard.expect("heard");
         (sent, heard)
+    }
+
+    /// Sends this and listens until a frame of the kind comes back, or the end.
+    pub async fn ask(mut self, bytes: &[u8], kind: u8) -> Heard {
+        self.write.write_all(bytes).await.expect("sent");
+        timeout(Duration::from_secs(10), listen(self.read, Some(kind))).await.expect("an answer in time")
     }
 
     /// Sends so much without ever listening; says how many bytes were taken until nothing more was, or it was cut.
@@ -137,7 +144,7 @@ impl Raw {
         let mut taken = 0;
         while taken < most {
             match timeout(Duration::from_secs(2), self.write.write(&many)).await {
-                // a frame may be cut in two: the rest follows
+                // a frame that was cut in two is completed
                 Ok(Ok(count)) => {
                     taken += count;
                     let rest = count % frame.len();
@@ -153,8 +160,8 @@ impl Raw {
     }
 }
 
-/// Listens until the other side closes.
-async fn listen(mut read: OwnedReadHalf) -> Heard {
+/// Listens until the other side closes, or a frame of this kind has come.
+async fn listen(mut read: OwnedReadHalf, until: Option<u8>) -> Heard {
     let mut heard = Heard::default();
     let mut head = [0; 9];
     while read.read_exact(&mut head).await.is_ok() {
@@ -168,6 +175,9 @@ async fn listen(mut read: OwnedReadHalf) -> Heard {
             let code = u32::from_be_bytes([payload[4], payload[5], payload[6], payload[7]]);
             // the last one counts: a polite one may come before
             heard.goaway = Some(code);
+        }
+        if until == Some(head[3]) {
+            return heard;
         }
     }
     heard.closed = true;
