@@ -9,7 +9,7 @@ use sensormesh_types::Clock;
 use tokio::time::Instant;
 
 use crate::client::fake::*;
-use crate::server::world::World;
+use crate::server::world::{World, device, until, watch, whole};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fault: 20,000 streams"]
@@ -102,4 +102,34 @@ async fn f28_everybody_who_lost_the_server_comes_back() {
 #[ignore = "fault: 2,000 clients"]
 async fn f28_two_thousand_who_lost_the_server_come_back() {
     all_come_back(1_990).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f75_a_stop_with_a_thousand_streams_tells_each_of_them() {
+    let world = World::start().await;
+    let limit = world.config.limits.drain() + Duration::from_secs(2);
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let client = world.devices("adapters");
+        for _ in 0..200 {
+            streams.push(client.clone().watch_devices(watch("")).await.expect("a stream").into_inner());
+        }
+    }
+    let _silent = tokio::net::TcpStream::connect(world.address()).await.expect("connected");
+    let stuck = {
+        let mut client = world.devices("adapters");
+        tokio::spawn(async move { client.get_device(device("slow")).await })
+    };
+    until("the stuck call", || async { world.seen.calls.load(std::sync::atomic::Ordering::SeqCst) > 0 }).await;
+    let began = Instant::now();
+    world.shutdown.request();
+    let told = futures::future::join_all(streams.into_iter().map(whole)).await;
+    for (n, (_, ended)) in told.into_iter().enumerate() {
+        let status = ended.expect_err("told to go elsewhere");
+        let resume = status.code() == tonic::Code::Unavailable && status.message().contains("resume");
+        assert!(resume, "stream {n}: {status}");
+    }
+    world.running.stopped().await;
+    assert!(began.elapsed() < limit, "it took {:?}", began.elapsed());
+    assert!(stuck.await.expect("an outcome").is_err());
 }
