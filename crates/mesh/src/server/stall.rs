@@ -27,7 +27,7 @@ pub(super) struct Turn(AtomicU32);
 impl Turn {
     fn give(&self) {
         let now = self.0.load(Ordering::Relaxed);
-        self.0.store(now.wrapping_add(if now % 2 == 0 { 1 } else { 2 }), Ordering::Relaxed);
+        self.0.store(now.wrapping_add(if now.is_multiple_of(2) { 1 } else { 2 }), Ordering::Relaxed);
     }
 
     fn take(&self) {
@@ -132,7 +132,7 @@ impl Patience {
     /// Ready when the same turn has been the peer's for too long. To be asked whenever something happened.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.turn.0.load(Ordering::Relaxed);
-        if now % 2 == 0 {
+        if now.is_multiple_of(2) {
             self.since = None;
             return Poll::Pending;
         }
