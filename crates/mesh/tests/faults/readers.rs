@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::raw;
+use crate::client::fake::{Fake, edge, plain, watch_devices, watched};
 use crate::server::world::*;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -99,6 +100,27 @@ async fn f29_readers_that_stop_are_cut_and_others_are_not() {
     slow.message().await.expect("a message").expect("another");
     let idle = world.devices("adapters").get_device(device("ok")).await;
     idle.expect("calls are served");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f29_a_reader_that_lags_does_not_end_the_connection_of_others() {
+    const MESSAGES: usize = 20_000;
+    let fake = Fake::new(|_| async { watched(MESSAGES, false) });
+    let running = fake.listen().await;
+    let mesh = edge(&[("devices", vec![running.address])], plain());
+    // together they let more small messages wait than h2 allows by itself
+    let mut lagging = Vec::new();
+    for _ in 0..10 {
+        lagging.push(watch_devices(&mesh).await.expect("a stream"));
+    }
+    for mut stream in [watch_devices(&mesh).await.expect("a stream")].into_iter().chain(lagging) {
+        let mut count = 0;
+        while stream.message().await.expect("the connection lives").is_some() {
+            count += 1;
+        }
+        assert_eq!(count, MESSAGES);
+    }
+    assert_eq!(fake.connections(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
