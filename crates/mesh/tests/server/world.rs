@@ -83,7 +83,7 @@ impl Devices {
             let what = what.clone();
             async move {
                 if n > 0 && what != "flood" {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(if what == "calm" { 60_000 } else { 20 })).await;
                 }
                 match (what.as_str(), n) {
                     ("panic", 1) => panic!("as asked"),
