@@ -4,9 +4,6 @@
 use super::raw::*;
 use crate::server::world::*;
 
-/// ENHANCE_YOUR_CALM.
-const CALM: u32 = 11;
-
 /// Somebody else, on a connection of its own, who is served before, meanwhile and after.
 struct Bystander {
     world: World,
@@ -28,6 +25,12 @@ impl Bystander {
     }
 }
 
+/// It did not take all of it. A connection that is closed while more arrives is reset, and what it said last may be lost.
+fn assert_cut(sent: u32, most: u32, heard: &Heard) {
+    assert!(sent < most, "{sent} were taken: {heard:?}");
+    assert!(heard.closed && heard.goaway.is_none_or(|code| code != 0), "{heard:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f50_a_rapid_reset_is_cut() {
     let beside = Bystander::new().await;
@@ -36,8 +39,7 @@ async fn f50_a_rapid_reset_is_cut() {
         [frame(HEADERS, END_HEADERS, stream, &call()), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
     };
     let (sent, heard) = Raw::connect(&beside.world).await.flood(100_000, reset).await;
-    assert_eq!(heard.goaway, Some(CALM), "{heard:?}");
-    assert!(sent < 100_000, "{sent} were sent");
+    assert_cut(sent, 100_000, &heard);
     assert_eq!(beside.world.seen.calls.load(std::sync::atomic::Ordering::SeqCst), 0, "none of them was worked on");
     beside.is_served().await;
 }
@@ -49,9 +51,8 @@ async fn f51_a_peer_that_makes_the_server_reset_is_cut() {
     let block = [call(), header("te", "gzip")].concat();
     let wrong = |n: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block);
     let (sent, heard) = Raw::connect(&beside.world).await.flood(20_000, wrong).await;
-    assert_eq!(heard.goaway, Some(CALM), "{heard:?}");
+    assert_cut(sent, 20_000, &heard);
     assert!(heard.frames[usize::from(RST_STREAM)] <= 1024, "{heard:?}");
-    assert!(sent < 20_000, "{sent} were sent");
     beside.is_served().await;
 }
 
@@ -63,14 +64,12 @@ async fn f52_headers_without_an_end_are_cut() {
         _ => frame(CONTINUATION, 0, 1, &header(&format!("x-{n}"), &"v".repeat(100))),
     };
     let (sent, heard) = Raw::connect(&beside.world).await.flood(50_000, more).await;
-    assert!(matches!(heard.goaway, Some(code) if code != 0), "{heard:?}");
-    assert!(sent < 50_000, "{sent} were sent");
+    assert_cut(sent, 50_000, &heard);
     let (sent, heard) = Raw::connect(&beside.world)
         .await
         .flood(50_000, |n| if n == 0 { frame(HEADERS, 0, 1, &call()) } else { frame(CONTINUATION, 0, 1, &[]) })
         .await;
-    assert!(matches!(heard.goaway, Some(code) if code != 0), "empty ones, too: {heard:?}");
-    assert!(sent < 50_000, "{sent} were sent");
+    assert_cut(sent, 50_000, &heard);
     beside.is_served().await;
 }
 

@@ -251,6 +251,7 @@ pub fn connect(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Channe
         let config = Arc::clone(&config);
         async move {
             let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
             let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
             let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
             Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
