@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a fault's number: F23")
     parser.add_argument("--seed", help="the seed of an earlier run")
     options = parser.parse_args()
-    env = {**os.environ, **({"SENSORMESH_TEST_SEED": options.seed} if options.seed else {})}
+    env = {**os.environ, **({"CHANCE_SEED": options.seed} if options.seed else {})}
     wanted = f"::{options.only.lower()}_" if options.only else "faults::"
     for _, target in WHERE:
         run("cargo", "test", "--quiet", *target, "--no-run")

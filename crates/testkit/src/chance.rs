@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Chance(u64);
 
 /// The variable with the seed of a run that is to be repeated.
-pub const SEED: &str = "SENSORMESH_TEST_SEED";
+pub const SEED: &str = "CHANCE_SEED";
 
 impl Chance {
     /// The numbers of this seed.
@@ -15,7 +15,7 @@ impl Chance {
         Self(seed)
     }
 
-    /// A new seed, or that of `SENSORMESH_TEST_SEED`; it is printed, so that a run that failed can be repeated.
+    /// A new seed, or that of `CHANCE_SEED`; it is printed, so that a run that failed can be repeated.
     pub fn new(what: &str) -> Self {
         let given = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| u64::from_le_bytes(sensormesh_types::random::bytes()));

@@ -1,5 +1,5 @@
 //! Breaker and retry budget through random days: an upstream that comes and goes, calls that overlap, callers that leave. No
-//! time passes; the seed is printed, and `SENSORMESH_TEST_SEED` repeats a run.
+//! time passes; the seed is printed, and `CHANCE_SEED` repeats a run.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
