@@ -14,6 +14,7 @@ mod reflection;
 mod replay;
 mod running;
 mod stack;
+mod stall;
 mod tasks;
 mod whence;
 

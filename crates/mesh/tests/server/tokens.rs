@@ -255,7 +255,7 @@ async fn without_any_key_a_token_is_not_refused_but_put_off() {
 }
 
 #[test]
-fn a_token_expires_with_the_clock_also_in_the_cache() {
+fn f38_a_token_expires_with_the_clock_also_in_the_cache() {
     let clock = Clock::fixed(Clock::system().now_micros());
     let verifier = sensormesh_mesh::Verifier::new(clock.clone());
     let signer = Signer::es256("k1");

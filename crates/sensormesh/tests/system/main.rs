@@ -7,6 +7,7 @@ mod bits;
 mod crash;
 mod disk;
 mod failure;
+mod faults;
 mod identity;
 mod life;
 mod load;
