@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(seconds(&[of(None)]), 1920, "as is usual for the quantity");
         assert_eq!(seconds(&[of(Some(600_000_000_000))]), 3600);
         assert_eq!(seconds(&[Limits::default()]), 300);
-        let asked = StartTestRequest { duration: Some(time::from_duration(Duration::from_secs(7))), ..plain };
+        let asked = StartTestRequest { duration: Some(time::from_duration(Duration::from_secs(7))), ..plain.clone() };
         assert_eq!(duration(&asked, [of(None)].iter()), 7_000_000);
     }
 }

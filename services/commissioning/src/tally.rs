@@ -219,7 +219,7 @@ mod tests {
         let tally = tally(&readings, &[]);
         assert_eq!((tally.gaps, tally.longest_interval), (1, 4 * SECOND));
         let tally = self::tally(&readings, &[(5 * SECOND, 7 * SECOND)]);
-        assert_eq!((tally.gaps, tally.longest_interval, tally.intervals.count), (0, 3 * SECOND, 3 - 1));
+        assert_eq!((tally.gaps, tally.longest_interval, tally.intervals.count), (0, 3 * SECOND, 3));
     }
 
     #[test]

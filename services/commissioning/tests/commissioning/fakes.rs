@@ -1,4 +1,4 @@
-//! Telemetry and `devices` as rooms sees them: logs in memory, streams that can be cut.
+//! Telemetry and `devices` as commissioning sees them: logs in memory, streams that can be cut.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::stream;
 use parking_lot::Mutex;
-use prost::Message as _;
 use sensormesh_mesh::Streaming;
 use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_server::DevicesService;
@@ -15,7 +14,7 @@ use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_proto::telemetry::v1 as telemetry;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryService;
 use sensormesh_proto::types::v1::Bookmark;
-use sensormesh_types::{Error, Principal, time};
+use sensormesh_types::{Code, Error, Principal, time};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -63,6 +62,8 @@ pub struct FakeTelemetry {
     grew: Arc<watch::Sender<usize>>,
     life: Life,
     streams: Arc<AtomicUsize>,
+    /// Cursors before this place are gone.
+    trimmed: Arc<AtomicUsize>,
 }
 
 /// How many entries one message holds: another number in each stream, so that no two streams cut the log alike.
@@ -81,10 +82,6 @@ impl FakeTelemetry {
         self.grew.send_replace(log.len());
     }
 
-    pub fn log(&self) -> Vec<Entry> {
-        self.log.lock().clone()
-    }
-
     pub fn kill(&self) {
         self.life.change(true);
     }
@@ -93,34 +90,31 @@ impl FakeTelemetry {
         self.life.change(false);
     }
 
-    /// Cuts every stream; the next ones work.
-    pub fn hiccup(&self) {
-        self.kill();
-        self.revive();
+    /// Cuts the log: whoever comes with an older cursor is told so.
+    pub fn trim(&self) {
+        self.trimmed.store(self.log.lock().len(), Ordering::SeqCst);
+    }
+
+    /// How many streams were opened.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::SeqCst)
     }
 }
 
-/// The series number of a sensor is its place among all sensors, whatever stream names it.
-fn message(entries: &[Entry], series: &mut BTreeMap<String, u32>, cursor: usize) -> telemetry::WatchReadingsResponse {
-    let mut message = telemetry::WatchReadingsResponse {
+fn message(entries: &[Entry], cursor: usize) -> telemetry::WatchReadingsResponse {
+    let reading = |entry: &Entry| telemetry::Reading {
+        sensor_id: entry.sensor.clone(),
+        time: Some(time::from_nanos(entry.time)),
+        value: Some(entry.value),
+        ..Default::default()
+    };
+    telemetry::WatchReadingsResponse {
         cursor: format!("t{cursor}"),
         tenant: entries.first().map(|entry| entry.tenant.clone()).unwrap_or_default(),
         backfill: entries.first().is_some_and(|entry| entry.backfill),
+        readings: entries.iter().map(reading).collect(),
         ..Default::default()
-    };
-    for entry in entries {
-        let next = series.len() as u32;
-        let number = *series.entry(entry.sensor.clone()).or_insert_with(|| {
-            let name = telemetry::SeriesName { series: next, sensor_id: entry.sensor.clone(), unit: String::new() };
-            message.names.push(name);
-            next
-        });
-        let values = Some(telemetry::channel::Values::Doubles(telemetry::Doubles { values: vec![entry.value] }));
-        let channels = vec![telemetry::Channel { series: number, values, exceptions: Vec::new() }];
-        let group = telemetry::Group { start_ns: entry.time, tick_ns: 1, steps: Vec::new(), channels };
-        message.groups.push(group.encode_to_vec().into());
     }
-    message
 }
 
 fn bookmark(cursor: usize, live: bool) -> telemetry::WatchReadingsResponse {
@@ -133,7 +127,6 @@ struct Watching {
     wanted: Vec<String>,
     at: usize,
     size: usize,
-    series: BTreeMap<String, u32>,
     ready: Vec<telemetry::WatchReadingsResponse>,
     live: bool,
     over: bool,
@@ -164,7 +157,7 @@ impl Watching {
             self.grew.mark_unchanged();
             if let Some(part) = self.part() {
                 if !part.is_empty() {
-                    return Ok(message(&part, &mut self.series, self.at));
+                    return Ok(message(&part, self.at));
                 }
                 continue;
             }
@@ -203,16 +196,6 @@ macro_rules! unimplemented_methods {
                 assert!(matches!(sensormesh_mesh::caller(&request)?.principal, Principal::Service { .. }));
                 self.watch(&request.into_inner())
             }
-
-            async fn aggregate_readings(
-                &self,
-                request: Request<telemetry::AggregateReadingsRequest>,
-            ) -> Result<Response<telemetry::AggregateReadingsResponse>, Status> {
-                self.life.check()?;
-                let caller = sensormesh_mesh::caller(&request)?.clone();
-                assert!(matches!(caller.principal, Principal::User { .. }), "the user's own token is forwarded");
-                Ok(Response::new(self.aggregate(caller.tenant(), request.get_ref())))
-            }
         }
     };
 }
@@ -226,6 +209,7 @@ unimplemented_methods! {
     stream_readings(telemetry::StreamReadingsRequest) -> Streaming<telemetry::StreamReadingsResponse>;
     export_readings(telemetry::ExportReadingsRequest) -> Streaming<telemetry::ExportReadingsResponse>;
     export_aggregates(telemetry::ExportAggregatesRequest) -> Streaming<telemetry::ExportAggregatesResponse>;
+    aggregate_readings(telemetry::AggregateReadingsRequest) -> telemetry::AggregateReadingsResponse;
     downsample_readings(telemetry::DownsampleReadingsRequest) -> telemetry::DownsampleReadingsResponse;
     list_latest_readings(telemetry::ListLatestReadingsRequest) -> telemetry::ListLatestReadingsResponse;
     list_quarantine(telemetry::ListQuarantineRequest) -> telemetry::ListQuarantineResponse;
@@ -249,7 +233,6 @@ impl FakeTelemetry {
             wanted: request.sensor_ids.clone(),
             at: log.len(),
             size: batch_size(stream),
-            series: BTreeMap::new(),
             ready: Vec::new(),
             live: false,
             over: false,
@@ -258,6 +241,9 @@ impl FakeTelemetry {
         };
         if let Some(cursor) = request.cursor.strip_prefix('t') {
             watching.at = cursor.parse().map_err(|_| Error::invalid("cursor", "is not ours"))?;
+            if watching.at < self.trimmed.load(Ordering::SeqCst) {
+                return Err(Error::new(Code::Gone, "CURSOR_EXPIRED", "the log was cut").into());
+            }
         } else if !request.cursor.is_empty() {
             return Err(Error::invalid("cursor", "is not ours").into());
         } else {
@@ -269,7 +255,7 @@ impl FakeTelemetry {
                 }
             }
             for entry in latest.into_values() {
-                let mut message = message(std::slice::from_ref(entry), &mut watching.series, 0);
+                let mut message = message(std::slice::from_ref(entry), 0);
                 message.cursor.clear();
                 watching.ready.push(message);
             }
@@ -287,45 +273,6 @@ impl FakeTelemetry {
         });
         Ok(Response::new(sensormesh_mesh::stream(stream)))
     }
-
-    fn aggregate(
-        &self,
-        tenant: &str,
-        request: &telemetry::AggregateReadingsRequest,
-    ) -> telemetry::AggregateReadingsResponse {
-        let interval =
-            time::to_duration(request.interval.as_ref().expect("an interval")).expect("valid").as_nanos() as i64;
-        let start =
-            request.start_time.as_ref().map(|t| time::to_nanos(t).expect("time")).map(|t| t - t.rem_euclid(interval));
-        let end = request.end_time.as_ref().map(|t| time::to_nanos(t).expect("time"));
-        let mut buckets: BTreeMap<i64, telemetry::Bucket> = BTreeMap::new();
-        for entry in self.log.lock().iter().filter(|e| e.tenant == tenant && e.sensor == request.sensor_ids[0]) {
-            if start.is_some_and(|start| entry.time < start) || end.is_some_and(|end| entry.time >= end) {
-                continue;
-            }
-            let at = entry.time - entry.time.rem_euclid(interval);
-            let bucket = buckets
-                .entry(at)
-                .or_insert_with(|| telemetry::Bucket { start: Some(time::from_nanos(at)), ..Default::default() });
-            bucket.count += 1;
-            bucket.sum = Some(bucket.sum.unwrap_or(0.0) + entry.value);
-            bucket.min = Some(bucket.min.map_or(entry.value, |min| min.min(entry.value)));
-            bucket.max = Some(bucket.max.map_or(entry.value, |max| max.max(entry.value)));
-        }
-        let size = request.page_size as usize;
-        let more = buckets.len() > size;
-        telemetry::AggregateReadingsResponse {
-            sensors: vec![telemetry::SensorAggregates {
-                sensor_id: request.sensor_ids[0].clone(),
-                unit: "[ppm]".into(),
-                buckets: buckets.into_values().take(size).collect(),
-                columns: None,
-            }],
-            next_page_token: if more { "more".into() } else { String::new() },
-            as_of: None,
-            stale: false,
-        }
-    }
 }
 
 /// The registry of `devices`: what its stream says, in order.
@@ -335,6 +282,7 @@ pub struct FakeDevices {
     /// Sensors that GetSensor knows and the stream does not tell of.
     silent: Arc<Mutex<Vec<devices::Sensor>>>,
     grew: Arc<watch::Sender<usize>>,
+    life: Life,
 }
 
 impl FakeDevices {
@@ -345,8 +293,8 @@ impl FakeDevices {
         self.grew.send_replace(log.len());
     }
 
-    pub fn sensor(&self, sensor: devices::Sensor) {
-        self.tell("default", Event::Sensor(sensor));
+    pub fn kill(&self) {
+        self.life.change(true);
     }
 
     pub fn know_silently(&self, sensor: devices::Sensor) {
@@ -354,10 +302,19 @@ impl FakeDevices {
     }
 }
 
-/// A sensor that says nothing of itself but its unit.
-pub fn sensor(id: &str, unit: &str) -> devices::Sensor {
+/// A thermometer that reports every second, from 0 to 50 °C.
+pub fn sensor(id: &str) -> devices::Sensor {
     let device = id.split('.').next().unwrap_or(id);
-    devices::Sensor { sensor_id: id.into(), device_id: device.into(), unit: unit.into(), ..Default::default() }
+    devices::Sensor {
+        sensor_id: id.into(),
+        device_id: device.into(),
+        unit: "Cel".into(),
+        quantity: "temperature".into(),
+        range_min: Some(0.0),
+        range_max: Some(50.0),
+        expected_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..Default::default()
+    }
 }
 
 macro_rules! unimplemented_devices {
@@ -374,16 +331,27 @@ macro_rules! unimplemented_devices {
                 &self,
                 request: Request<devices::GetSensorRequest>,
             ) -> Result<Response<devices::GetSensorResponse>, Status> {
+                self.life.check()?;
                 let id = request.into_inner().sensor_id;
                 let sensor = self.silent.lock().iter().find(|sensor| sensor.sensor_id == id).cloned();
                 let sensor = Some(sensor.ok_or_else(|| Error::not_found("sensor", &id))?);
                 Ok(Response::new(devices::GetSensorResponse { sensor }))
             }
 
+            async fn list_sensors(
+                &self,
+                _: Request<devices::ListSensorsRequest>,
+            ) -> Result<Response<devices::ListSensorsResponse>, Status> {
+                self.life.check()?;
+                let sensors = self.silent.lock().clone();
+                Ok(Response::new(devices::ListSensorsResponse { sensors, next_page_token: String::new() }))
+            }
+
             async fn watch_devices(
                 &self,
                 request: Request<devices::WatchDevicesRequest>,
             ) -> Result<Response<Self::WatchDevicesStream>, Status> {
+                self.life.check()?;
                 let cursor = request.into_inner().cursor;
                 let at: usize = cursor.strip_prefix('d').map_or(Ok(0), str::parse).map_err(|_| gone())?;
                 Ok(Response::new(self.watch(at, cursor.is_empty())))
@@ -398,7 +366,6 @@ unimplemented_devices! {
     create_device(CreateDeviceRequest) -> CreateDeviceResponse;
     update_device(UpdateDeviceRequest) -> UpdateDeviceResponse;
     delete_device(DeleteDeviceRequest) -> DeleteDeviceResponse;
-    list_sensors(ListSensorsRequest) -> ListSensorsResponse;
     create_sensor(CreateSensorRequest) -> CreateSensorResponse;
     ensure_sensors(EnsureSensorsRequest) -> EnsureSensorsResponse;
     update_sensor(UpdateSensorRequest) -> UpdateSensorResponse;
