@@ -150,16 +150,18 @@ impl Seen<'_> {
             } else {
                 String::new()
             };
-            return not_judged(format!("nobody says how often it reports{came}: give it a profile, or say it in the test"));
+            return not_judged(format!(
+                "nobody says how often it reports{came}: give it a profile, or say it in the test"
+            ));
         };
         if tally.readings == 0 {
             return not_judged("no reading to judge");
         }
         // silence at either end is a gap as well
         let ends = [(self.started, tally.first), (tally.last, self.until)];
-        let silent = ends.into_iter().filter(|(from, to)| {
-            to.saturating_sub(*from) > patience && !excused(*from, *to, limits, self.breaks)
-        });
+        let silent = ends
+            .into_iter()
+            .filter(|(from, to)| to.saturating_sub(*from) > patience && !excused(*from, *to, limits, self.breaks));
         let silence = silent.map(|(from, to)| to - from).max().unwrap_or(0);
         let gaps = tally.gaps + u64::from(silence > 0);
         if gaps > 0 {

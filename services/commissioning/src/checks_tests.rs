@@ -84,7 +84,11 @@ fn one_reading_outside_the_range_fails() {
     readings[7].1 = -127.0;
     let found = verdict(&limits(), &readings, 30, &[]);
     assert_eq!(found[RANGE].0, TestResult::Failed);
-    assert!(found[RANGE].1.starts_with("1 of 30 readings lay outside 0 to 50 °C; they were from -127"), "{}", found[RANGE].1);
+    assert!(
+        found[RANGE].1.starts_with("1 of 30 readings lay outside 0 to 50 °C; they were from -127"),
+        "{}",
+        found[RANGE].1
+    );
     let open = Limits { min: None, max: None, ..limits() };
     assert_eq!(verdict(&open, &readings, 30, &[])[RANGE].0, TestResult::NotJudged);
     let edge: Vec<_> = healthy(10).into_iter().map(|(time, _)| (time, 50.0)).collect();
@@ -136,11 +140,16 @@ fn what_comes_too_seldom_or_irregularly_fails_the_interval() {
     let every = |step: f64| healthy(20).into_iter().map(|(time, value)| (time * step, value)).collect::<Vec<_>>();
     let slow = verdict(&limits(), &every(2.0), 40, &[]);
     assert_eq!(slow[INTERVAL].0, TestResult::Failed);
-    assert!(slow[INTERVAL].1.starts_with("too seldom: every 2 s on average, expected every 1 s"), "{}", slow[INTERVAL].1);
+    assert!(
+        slow[INTERVAL].1.starts_with("too seldom: every 2 s on average, expected every 1 s"),
+        "{}",
+        slow[INTERVAL].1
+    );
     let fast = verdict(&limits(), &every(0.2), 4, &[]);
     assert_eq!(fast[INTERVAL].0, TestResult::Passed);
     assert!(fast[INTERVAL].1.starts_with("more often than expected"), "{}", fast[INTERVAL].1);
-    let uneven: Vec<_> = (0..20).map(|i| (f64::from(i) * 1.25 + f64::from(i % 2) * 1.2, 21.0 + f64::from(i % 3))).collect();
+    let uneven: Vec<_> =
+        (0..20).map(|i| (f64::from(i) * 1.25 + f64::from(i % 2) * 1.2, 21.0 + f64::from(i % 3))).collect();
     let found = verdict(&limits(), &uneven, 26, &[]);
     assert!(found[INTERVAL].1.starts_with("irregular"), "{}", found[INTERVAL].1);
     assert_eq!(found[INTERVAL].0, TestResult::Failed);

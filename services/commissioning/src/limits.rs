@@ -23,13 +23,38 @@ const LONGEST: i64 = 3_600_000_000;
 const UNKNOWN: i64 = 300_000_000;
 /// Quantities whose values may stay the same for long.
 const RESTING: &[&str] = &[
-    "battery", "count", "current", "data_rate", "data_size", "distance", "energy", "illuminance", "irradiance", "occupancy",
-    "power", "speed", "volume",
+    "battery",
+    "count",
+    "current",
+    "data_rate",
+    "data_size",
+    "distance",
+    "energy",
+    "illuminance",
+    "irradiance",
+    "occupancy",
+    "power",
+    "speed",
+    "volume",
 ];
 /// Quantities that jump without noise.
 const JUMPING: &[&str] = &[
-    "count", "current", "data_rate", "data_size", "distance", "energy", "illuminance", "irradiance", "occupancy", "power",
-    "ratio", "signal_strength", "sound_level", "speed", "volume", "wind_direction",
+    "count",
+    "current",
+    "data_rate",
+    "data_size",
+    "distance",
+    "energy",
+    "illuminance",
+    "irradiance",
+    "occupancy",
+    "power",
+    "ratio",
+    "signal_strength",
+    "sound_level",
+    "speed",
+    "volume",
+    "wind_direction",
 ];
 
 /// The limits of one sensor in one test.
@@ -101,7 +126,8 @@ pub fn duration<'l>(request: &StartTestRequest, limits: impl Iterator<Item = &'l
     if let Some(asked) = request.duration.as_ref().and_then(time::to_duration) {
         return i64::try_from(asked.as_micros()).unwrap_or(i64::MAX);
     }
-    let usual = |limits: &Limits| quantity::by_name(&limits.quantity).map(|q| i64::from(q.interval_seconds) * 1_000_000);
+    let usual =
+        |limits: &Limits| quantity::by_name(&limits.quantity).map(|q| i64::from(q.interval_seconds) * 1_000_000);
     let needed = |limits: &Limits| {
         let interval = limits.interval.map(|nanos| nanos / 1000).or_else(|| usual(limits));
         interval.map_or(UNKNOWN, |micros| micros.saturating_mul(i64::from(readings(request)) + 2))

@@ -6,11 +6,11 @@ use sensormesh_proto::telemetry::v1::{Quality, WatchReadingsResponse};
 use sensormesh_store::Tx;
 use sensormesh_types::{DEFAULT_TENANT, Result, time};
 
+use crate::db;
 use crate::record::{self, Author};
 use crate::tally::{Around, Arrival};
 use crate::telemetry::Heard;
 use crate::test::{State, Test};
-use crate::db;
 
 /// How often it is noted that telemetry was heard, microseconds.
 const NOTED: i64 = 1_000_000;
@@ -69,18 +69,15 @@ async fn count(tx: &mut Tx, now: i64, running: &[Test], messages: &[Heard]) -> R
             tenants.entry(tenant).or_default().entry(sensor).or_default().push(arrival);
         }
     }
-    let tests: HashMap<(&str, &str), (&Test, Vec<(i64, i64)>)> =
-        running.iter().map(|test| ((test.tenant.as_str(), test.id.as_str()), (test, test.breaks_ns()))).collect();
+    let tests: HashMap<(&str, &str), &Test> =
+        running.iter().map(|test| ((test.tenant.as_str(), test.id.as_str()), test)).collect();
     for (tenant, sensors) in tenants {
         let names: Vec<&str> = sensors.keys().copied().collect();
         for names in names.chunks(CHUNK) {
             for (id, mut tested) in db::list_open(tx, tenant, names).await? {
-                let Some((test, breaks)) = tests.get(&(tenant, id.as_str())) else { continue };
-                let around = Around {
-                    started: test.started.saturating_mul(1000),
-                    now: now.saturating_mul(1000),
-                    breaks,
-                };
+                let Some(test) = tests.get(&(tenant, id.as_str())) else { continue };
+                let (started, now) = (test.started.saturating_mul(1000), now.saturating_mul(1000));
+                let around = Around { started, now, breaks: &test.breaks_ns() };
                 for arrival in sensors.get(tested.sensor.as_str()).into_iter().flatten() {
                     tested.tally.take(*arrival, &tested.limits, &around);
                 }

@@ -109,7 +109,9 @@ impl Tally {
         self.values.add(value);
         self.min = Some(self.min.map_or(value, |min| min.min(value)));
         self.max = Some(self.max.map_or(value, |max| max.max(value)));
-        if out_of_range || limits.excludes(value) {
+        // telemetry knows the sensor's range only, and the test may have another
+        let unlimited = limits.min.is_none() && limits.max.is_none();
+        if limits.excludes(value) || (unlimited && out_of_range) {
             self.out_of_range += 1;
         }
         if self.readings == 1 {
@@ -220,6 +222,20 @@ mod tests {
         assert_eq!((tally.gaps, tally.longest_interval), (1, 4 * SECOND));
         let tally = self::tally(&readings, &[(5 * SECOND, 7 * SECOND)]);
         assert_eq!((tally.gaps, tally.longest_interval, tally.intervals.count), (0, 3 * SECOND, 3));
+    }
+
+    #[test]
+    fn the_range_of_the_test_holds_and_telemetrys_word_where_there_is_none() {
+        let around = Around { started: 0, now: 0, breaks: &[] };
+        let flagged = Arrival { time: 0, value: 70.0, out_of_range: true };
+        let mut tally = Tally::default();
+        tally.take(flagged, &limits(), &around);
+        assert_eq!(tally.out_of_range, 0);
+        tally.take(Arrival { time: 1, value: 101.0, out_of_range: false }, &limits(), &around);
+        assert_eq!(tally.out_of_range, 1);
+        let mut tally = Tally::default();
+        tally.take(flagged, &Limits::default(), &around);
+        assert_eq!(tally.out_of_range, 1);
     }
 
     #[test]

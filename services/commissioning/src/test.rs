@@ -218,7 +218,7 @@ mod tests {
         };
         let (good, bad) = (sensor("a", TestResult::Passed), sensor("b", TestResult::Failed));
         assert_eq!(together(&[good.clone(), bad.clone()]), (TestResult::Failed, "1 of 2 sensors failed: b".into()));
-        assert_eq!(together(&[good.clone()]), (TestResult::Passed, "1 sensor passed".into()));
+        assert_eq!(together(std::slice::from_ref(&good)), (TestResult::Passed, "1 sensor passed".into()));
         assert_eq!(together(&[good, sensor("c", TestResult::Unspecified)]).0, TestResult::Unspecified);
         let many: Vec<_> = (0..7).map(|_| bad.clone()).collect();
         assert!(together(&many).1.ends_with("b, b, b, b, b and 2 more"));

@@ -96,13 +96,18 @@ async fn a_test_goes_on_after_a_kill(shape: Shape) {
     let id = started["testId"].as_str().expect("an id").to_owned();
     once(&system, &admin, &id, "running", is("TEST_STATE_RUNNING")).await;
     for i in 0..10 {
-        system.post("/sensors/lab.t/data", &admin, &json!({"value": 20 + i % 3})).await.expect("answer");
+        let body = json!({"value": 21.0 + f64::from(i % 3) * 0.1});
+        system.post("/sensors/lab.t/data", &admin, &body).await.expect("answer");
     }
     once(&system, &admin, &id, "counted", |test| test["sensors"][0]["readings"] == "10").await;
     system.kill().await.expect("killed");
     system.up().await.expect("up again");
     let back = test(&system, &admin, &id).await.expect("it is still there");
-    assert_eq!((&back["state"], &back["sensors"][0]["readings"]), (&json!("TEST_STATE_RUNNING"), &json!("10")), "{back}");
+    assert_eq!(
+        (&back["state"], &back["sensors"][0]["readings"]),
+        (&json!("TEST_STATE_RUNNING"), &json!("10")),
+        "{back}"
+    );
     let done = feed(&system, &admin, &id, "lab.t").await;
     assert_eq!(done["result"], "TEST_RESULT_PASSED", "{done}");
 }
@@ -118,7 +123,8 @@ async fn a_test_needs_no_auth_and_waits_for_telemetry() {
     let id = started["testId"].as_str().expect("an id").to_owned();
     once(&system, &admin, &id, "running", is("TEST_STATE_RUNNING")).await;
     for i in 0..10 {
-        system.post("/sensors/lab.t/data", &admin, &json!({"value": 20 + i % 3})).await.expect("answer");
+        let body = json!({"value": 21.0 + f64::from(i % 3) * 0.1});
+        system.post("/sensors/lab.t/data", &admin, &body).await.expect("answer");
     }
     once(&system, &admin, &id, "counted", |test| test["sensors"][0]["readings"] == "10").await;
     system.freeze_service("telemetry", true).expect("frozen");

@@ -146,12 +146,7 @@ impl Api {
 
     /// None was heard of: one may have been registered a moment ago. Without `devices`, what was heard of holds; where nothing
     /// was, nobody can tell.
-    async fn ask_for_all(
-        &self,
-        caller: &Caller,
-        device: &str,
-        fits: impl Fn(&Sensor) -> bool,
-    ) -> Result<Vec<Sensor>> {
+    async fn ask_for_all(&self, caller: &Caller, device: &str, fits: impl Fn(&Sensor) -> bool) -> Result<Vec<Sensor>> {
         let mut devices = self.mesh.client::<DevicesServiceClient<_>>()?;
         let mut request =
             ListSensorsRequest { device_id: device.to_owned(), page_size: 1000, page_token: String::new() };

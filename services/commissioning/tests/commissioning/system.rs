@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sensormesh_commissioning::{Config, MIGRATIONS};
 use sensormesh_mesh::token::{AUDIENCE, Claims, ISSUER, Jwk, TOKEN_TYPE};
 use sensormesh_mesh::{
     Channel, Context, Listeners, LocalRegistry, Mesh, Running, ServerLimits, Service, Shutdown, Transport, serve,
 };
+use sensormesh_proto::commissioning::v1 as proto;
+use sensormesh_proto::commissioning::v1::commissioning_service_client::CommissioningServiceClient;
 use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
-use sensormesh_proto::commissioning::v1 as proto;
-use sensormesh_proto::commissioning::v1::commissioning_service_client::CommissioningServiceClient;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceServer;
-use sensormesh_commissioning::{Config, MIGRATIONS};
 use sensormesh_store::Store;
 use sensormesh_types::{Clock, Error, Result, Role};
 use tempfile::TempDir;
@@ -83,20 +83,8 @@ impl System {
             let mesh = part(&registry, service.name, &clock, &key);
             fakes.push(serve(service, &mesh, Listeners::default(), stop.clone()).await.expect("serve"));
         }
-        let mut system = Self {
-            clock,
-            telemetry,
-            devices,
-            config,
-            registry,
-            edge,
-            key,
-            url,
-            running: None,
-            fakes,
-            _dir: dir,
-            stop,
-        };
+        let mut system =
+            Self { clock, telemetry, devices, config, registry, edge, key, url, running: None, fakes, _dir: dir, stop };
         system.begin().await;
         system
     }

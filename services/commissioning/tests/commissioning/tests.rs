@@ -41,7 +41,11 @@ pub async fn a_healthy_sensor_passes_and_a_sick_one_fails_the_test(engine: Engin
     assert_eq!((test.result(), test.summary.as_str()), (TestResult::Failed, "1 of 2 sensors failed: b.t"));
     assert_eq!(results(&test.sensors[0]), [TestResult::Passed; 5], "{:?}", test.sensors[0]);
     assert!(test.sensors[0].readings >= 30, "{}", test.sensors[0].readings);
-    assert_eq!((test.sensors[0].min, test.sensors[0].max), (Some(21.0), Some(21.2)), "the reading before does not count");
+    assert_eq!(
+        (test.sensors[0].min, test.sensors[0].max),
+        (Some(21.0), Some(21.2)),
+        "the reading before does not count"
+    );
     let sick = [TestResult::Passed, TestResult::Failed, TestResult::Failed, TestResult::Passed, TestResult::Failed];
     assert_eq!(results(&test.sensors[1]), sick, "{:?}", test.sensors[1]);
     assert!(test.sensors[1].summary.contains("85 °C"), "{}", test.sensors[1].summary);
@@ -75,7 +79,8 @@ pub async fn a_test_ends_when_time_is_up(engine: Engine) {
     user.counts(&id, 3).await;
     system.clock.advance(Duration::from_secs(3));
     let test = user.reaches(&id, TestState::Done).await;
-    let passed = [TestResult::Passed, TestResult::Passed, TestResult::NotJudged, TestResult::Passed, TestResult::NotJudged];
+    let passed =
+        [TestResult::Passed, TestResult::Passed, TestResult::NotJudged, TestResult::Passed, TestResult::NotJudged];
     assert_eq!((test.result(), results(&test.sensors[0])), (TestResult::Passed, passed.to_vec()), "{test:?}");
     assert_eq!(test.sensors[0].summary, "3 checks passed, 2 could not be judged");
 
