@@ -18,7 +18,7 @@ const NOTED: i64 = 1_000_000;
 const CHUNK: usize = 500;
 
 /// Takes messages into account that came at this time in microseconds. `reset` = what came before them was missed.
-pub async fn apply(tx: &mut Tx, now: i64, at_once: usize, reset: bool, messages: &[Heard]) -> Result<()> {
+pub async fn apply(tx: &mut Tx, now: i64, reset: bool, messages: &[Heard]) -> Result<()> {
     if reset {
         db::mark_missed(tx).await?;
     }
@@ -36,8 +36,8 @@ pub async fn apply(tx: &mut Tx, now: i64, at_once: usize, reset: bool, messages:
     let live = messages.iter().position(|heard| heard.live).unwrap_or(messages.len());
     count(tx, now, &running, &messages[..live]).await?;
     if last.live {
+        // the stream has the sensors of those whose turn it is
         queued.retain(|test| last.tests.contains(&(test.tenant.clone(), test.id.clone())));
-        queued.truncate(at_once.saturating_sub(running.len()));
         for mut test in queued {
             test.begin(now);
             if db::save_test(tx, &test).await? {

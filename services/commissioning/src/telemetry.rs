@@ -131,7 +131,7 @@ impl Projection for Telemetry {
     }
 
     async fn apply(&self, tx: &mut Tx, reset: bool, messages: &[Heard]) -> Result<()> {
-        run::apply(tx, self.clock.now_micros(), self.at_once, reset, messages).await
+        run::apply(tx, self.clock.now_micros(), reset, messages).await
     }
 
     fn letter(&self, heard: &Heard) -> Vec<u8> {
