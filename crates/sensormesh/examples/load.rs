@@ -47,6 +47,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+// what the product has: the clients of both sides ask for their memory in the same way
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Readings of each sensor in a batch.
 const TICKS: usize = 5;
 const IN_FLIGHT: usize = 64;

@@ -19,7 +19,7 @@
 //!
 //! let mut minutes = Buckets::aligned(60_000_000_000);
 //! minutes.add_column(&read)?;
-//! assert_eq!(minutes.finish().next().map(|minute| minute.aggregate.mean()), Some(21.75));
+//! assert_eq!(minutes.finish().get(0).map(|minute| minute.rollup.aggregate.mean()), Some(21.75));
 //! # Ok::<(), sensormesh_types::Error>(())
 //! ```
 
@@ -35,7 +35,7 @@ pub mod rollup;
 mod varint;
 pub mod wire;
 
-pub use aggregate::{Aggregate, Bucket, Buckets, Detail, Grid, Increase, Sum, Unit, Wanted, bucket_start};
+pub use aggregate::{Aggregate, Bucket, Buckets, Detail, Grid, Increase, Sum, Summaries, Unit, Wanted, bucket_start};
 pub use column::{Column, Reading, Upsert};
 pub use lttb::Lttb;
 pub use quality::{Flag, Quality, Test};

@@ -12,7 +12,7 @@ use crate::disk;
 use crate::error::{Severity, translate};
 use crate::log::{self, Entry};
 use crate::pools::Kind;
-use crate::query::Query;
+use crate::query::{Query, placeholders};
 use crate::{Engine, State, Store};
 
 /// An open transaction on either engine.
@@ -54,6 +54,17 @@ impl Read {
     /// A statement put together at run time, from our own words only: what a caller sent is always a parameter.
     pub fn query_built(&mut self, sql: String) -> Query<'_> {
         Query::new(self, Cow::Owned(sql))
+    }
+
+    /// `INSERT INTO … VALUES` of so many rows, whose parameters are bound row by row. On SQLite without their numbers: it looks
+    /// each one up in a list of all.
+    pub fn query_rows(&mut self, insert: &str, columns: usize, rows: usize) -> Query<'_> {
+        let row = |row: usize| match self.store.engine() {
+            Engine::Sqlite => format!("({})", vec!["?"; columns].join(", ")),
+            Engine::Postgres => format!("({})", placeholders(row * columns + 1, columns)),
+        };
+        let sql = format!("{insert} VALUES {}", (0..rows).map(row).collect::<Vec<_>>().join(", "));
+        self.query_built(sql)
     }
 
     /// What this transaction may touch.

@@ -151,8 +151,8 @@ fn sqlite_cell(row: &sqlx::sqlite::SqliteRow, column: &str) -> Result<Cell> {
     if raw.is_null() {
         return Ok(Cell::Null);
     }
-    let kind = raw.type_info().name().to_owned();
-    let cell = match kind.as_str() {
+    let kind = raw.type_info();
+    let cell = match kind.name() {
         "INTEGER" | "BOOLEAN" => row.try_get_unchecked::<i64, _>(column).map(Cell::Int),
         "REAL" => row.try_get_unchecked::<f64, _>(column).map(Cell::Real),
         "TEXT" => row.try_get_unchecked::<String, _>(column).map(Cell::Text),
@@ -167,8 +167,8 @@ fn postgres_cell(row: &sqlx::postgres::PgRow, column: &str) -> Result<Cell> {
     if raw.is_null() {
         return Ok(Cell::Null);
     }
-    let kind = raw.type_info().name().to_owned();
-    let cell = match kind.as_str() {
+    let kind = raw.type_info();
+    let cell = match kind.name() {
         "INT8" => row.try_get::<i64, _>(column).map(Cell::Int),
         "INT4" => row.try_get::<i32, _>(column).map(|n| Cell::Int(n.into())),
         "INT2" => row.try_get::<i16, _>(column).map(|n| Cell::Int(n.into())),

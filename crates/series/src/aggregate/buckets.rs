@@ -10,14 +10,23 @@ use crate::{Column, Reading, Rollup};
 const MOST_RANKED: usize = 4 << 20;
 
 /// One interval's summary.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Bucket {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket<'a> {
     /// Where the interval starts, nanoseconds since the Unix epoch.
     pub start: i64,
-    /// The summary of its readings.
-    pub aggregate: Aggregate,
+    /// The summary of its readings; the squares are there where the deviation was wanted.
+    pub rollup: &'a Rollup,
     /// What else was wanted.
-    pub detail: Detail,
+    pub detail: &'a Detail,
+}
+
+/// The summaries of the intervals that hold readings, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summaries {
+    starts: Vec<i64>,
+    rollups: Vec<Rollup>,
+    /// One for each interval where details were wanted; else empty.
+    details: Vec<Detail>,
 }
 
 /// Sorts readings into intervals and summarises each. Every reading must be added once; where more than an [`Aggregate`] is
@@ -26,11 +35,8 @@ pub struct Bucket {
 pub struct Buckets {
     grid: Grid,
     wanted: Wanted,
-    /// The intervals that hold readings, by start.
-    starts: Vec<i64>,
-    rollups: Vec<Rollup>,
-    /// One for each interval where details are wanted; else empty.
-    details: Vec<Detail>,
+    /// By the start of their intervals.
+    found: Summaries,
     /// The details of the last interval that readings were added to.
     gathering: Option<(i64, Gathering)>,
     /// The last reading, where steps between readings count.
@@ -40,8 +46,7 @@ pub struct Buckets {
 impl Buckets {
     /// Intervals of a grid. The one interval of [`Grid::Whole`] starts with its first reading.
     pub fn of(grid: Grid, wanted: Wanted) -> Self {
-        let (starts, rollups, details) = (Vec::new(), Vec::new(), Vec::new());
-        Self { grid, wanted, starts, rollups, details, gathering: None, before: None }
+        Self { grid, wanted, found: Summaries::default(), gathering: None, before: None }
     }
 
     /// Intervals of `width` nanoseconds, aligned to the Unix epoch.
@@ -79,25 +84,29 @@ impl Buckets {
 
     /// Whether the first `size` intervals and one more have all their readings where none before `next` follow.
     pub fn are_complete(&self, size: usize, next: i64) -> bool {
-        self.starts.get(size).is_some_and(|start| *start < self.start_of(next))
+        self.found.starts.get(size).is_some_and(|start| *start < self.start_of(next))
     }
 
     /// How many intervals hold readings.
     pub fn len(&self) -> usize {
-        self.starts.len()
+        self.found.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.starts.is_empty()
+        self.found.is_empty()
     }
 
     /// Adds the readings of a column that take part in aggregates. Fails where percentiles are wanted and an interval holds more
     /// than 4,194,304 readings.
     pub fn add_column(&mut self, column: &Column) -> Result<()> {
         let (times, mut at) = (column.times(), 0);
+        let Some(first) = times.first() else { return Ok(()) };
+        let (mut start, mut end) = self.grid.span(*first);
         while at < times.len() {
-            let (start, end) = self.grid.span(times[at]);
+            if times[at] >= end {
+                (start, end) = self.grid.span_after((start, end), times[at]);
+            }
             let until = at + if end == i64::MAX { times.len() - at } else { until(&times[at..], end) };
             let counted = || (at..until).filter_map(|i| column.get(i)).filter(|r| r.quality.counts());
             let rollup = if self.wanted.deviation {
@@ -132,18 +141,21 @@ impl Buckets {
     }
 
     fn merge(&mut self, start: i64, rollup: &Rollup) {
-        // mostly the last one, or one behind it
-        let place = match self.starts.last() {
-            Some(last) if *last >= start => self.starts.binary_search(&start),
-            _ => Err(self.starts.len()),
-        };
-        match place {
-            Ok(place) => self.rollups[place].merge(rollup),
+        let Summaries { starts, rollups, details } = &mut self.found;
+        let detailed = !self.wanted.is_rolled();
+        if starts.last().is_none_or(|last| *last < start) {
+            starts.push(start);
+            rollups.push(*rollup);
+            details.extend(detailed.then(Detail::default));
+            return;
+        }
+        match starts.binary_search(&start) {
+            Ok(place) => rollups[place].merge(rollup),
             Err(place) => {
-                self.starts.insert(place, start);
-                self.rollups.insert(place, *rollup);
-                if !self.wanted.is_rolled() {
-                    self.details.insert(place, Detail::default());
+                starts.insert(place, start);
+                rollups.insert(place, *rollup);
+                if detailed {
+                    details.insert(place, Detail::default());
                 }
             }
         }
@@ -168,24 +180,57 @@ impl Buckets {
     /// Works out the details of the interval that was open: no readings of it follow.
     fn close(&mut self) {
         if let Some((start, gathering)) = self.gathering.take()
-            && let Ok(place) = self.starts.binary_search(&start)
+            && let Ok(place) = self.found.starts.binary_search(&start)
         {
-            self.details[place] = gathering.finish(&self.wanted);
+            self.found.details[place] = gathering.finish(&self.wanted);
         }
     }
 
-    /// The intervals that hold readings, the oldest first.
-    pub fn finish(mut self) -> impl ExactSizeIterator<Item = Bucket> {
+    /// What was found.
+    pub fn finish(mut self) -> Summaries {
         self.close();
-        let whole = self.grid == Grid::Whole;
-        let mut details = self.details.into_iter();
-        let bucket = move |(start, rollup): (i64, Rollup)| {
-            let aggregate = rollup.aggregate;
-            let mut detail = details.next().unwrap_or_default();
-            detail.deviation = rollup.deviation().filter(|_| self.wanted.deviation);
-            Bucket { start: if whole { aggregate.first.0 } else { start }, aggregate, detail }
-        };
-        self.starts.into_iter().zip(self.rollups).map(bucket)
+        if self.grid == Grid::Whole {
+            self.found.starts.iter_mut().zip(&self.found.rollups).for_each(|(start, r)| *start = r.aggregate.first.0);
+        }
+        self.found
+    }
+}
+
+impl Summaries {
+    /// How many intervals hold readings.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Where the intervals start, nanoseconds since the Unix epoch.
+    pub fn starts(&self) -> &[i64] {
+        &self.starts
+    }
+
+    /// The interval at a place in the order of time.
+    pub fn get(&self, place: usize) -> Option<Bucket<'_>> {
+        Some(self.bucket(place, *self.starts.get(place)?, self.rollups.get(place)?))
+    }
+
+    /// The interval that starts at a time.
+    pub fn find(&self, start: i64) -> Option<Bucket<'_>> {
+        self.get(self.starts.binary_search(&start).ok()?)
+    }
+
+    /// The intervals in the order of time.
+    pub fn iter(&self) -> impl Iterator<Item = Bucket<'_>> + Clone {
+        let heads = self.starts.iter().zip(&self.rollups).enumerate();
+        heads.map(|(place, (start, rollup))| self.bucket(place, *start, rollup))
+    }
+
+    fn bucket<'a>(&'a self, place: usize, start: i64, rollup: &'a Rollup) -> Bucket<'a> {
+        const NONE: &Detail = &Detail { percentiles: Vec::new(), increase: None };
+        Bucket { start, rollup, detail: self.details.get(place).unwrap_or(NONE) }
     }
 }
 
@@ -223,10 +268,11 @@ mod tests {
         let wanted = Wanted { deviation: true, percentiles: vec![100.0], increase: true };
         let mut buckets = Buckets::of(Grid::Whole, wanted);
         buckets.add_column(&column).expect("few");
-        let bucket = buckets.finish().next().expect("one");
-        assert_eq!((bucket.start, bucket.aggregate.count, bucket.aggregate.mean()), (1, 2, 15.0));
-        assert_eq!(bucket.aggregate.max, 20.0);
-        assert_eq!((bucket.detail.deviation, bucket.detail.percentiles), (Some(5.0), vec![20.0]));
+        let found = buckets.finish();
+        let bucket = found.get(0).expect("one");
+        let aggregate = bucket.rollup.aggregate;
+        assert_eq!((bucket.start, aggregate.count, aggregate.mean(), aggregate.max), (1, 2, 15.0, 20.0));
+        assert_eq!((bucket.rollup.deviation(), &bucket.detail.percentiles), (Some(5.0), &vec![20.0]));
         assert_eq!(bucket.detail.increase.map(|increase| (increase.total, increase.nanos)), Some((10.0, 2)));
     }
 
@@ -264,14 +310,15 @@ mod tests {
             let counted: Vec<_> = readings.iter().filter(|(_, (_, q))| *q == 0).map(|(t, (v, _))| (*t, *v)).collect();
             let mut starts: Vec<i64> = counted.iter().map(|(t, _)| t.div_euclid(width) * width).collect();
             starts.dedup();
-            let got: Vec<_> = buckets.finish().collect();
+            let found = buckets.finish();
+            let got: Vec<_> = found.iter().collect();
             prop_assert_eq!(got.iter().map(|b| b.start).collect::<Vec<_>>(), starts);
             let mut risen = 0.0;
             for bucket in &got {
                 let inside: Vec<_> = counted.iter().filter(|(t, _)| t.div_euclid(width) * width == bucket.start).collect();
                 let values: Vec<f64> = inside.iter().map(|(_, v)| *v).collect();
                 let sum: f64 = values.iter().sum();
-                let a = bucket.aggregate;
+                let a = bucket.rollup.aggregate;
                 prop_assert_eq!(a.count, inside.len() as u64);
                 prop_assert!((a.sum.value() - sum).abs() <= 1e-6);
                 prop_assert_eq!(a.min, values.iter().copied().fold(f64::INFINITY, f64::min));
@@ -279,12 +326,12 @@ mod tests {
                 prop_assert_eq!(a.first, *inside[0]);
                 prop_assert_eq!(a.last, *inside[inside.len() - 1]);
                 if !detailed {
-                    prop_assert_eq!(&bucket.detail, &Detail::default());
+                    prop_assert_eq!(bucket.detail, &Detail::default());
                     continue;
                 }
                 let mean = sum / values.len() as f64;
                 let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
-                prop_assert!((bucket.detail.deviation.expect("wanted") - variance.sqrt()).abs() <= 1e-6);
+                prop_assert!((bucket.rollup.deviation().expect("finite") - variance.sqrt()).abs() <= 1e-6);
                 for (p, got) in wanted.percentiles.iter().zip(&bucket.detail.percentiles) {
                     prop_assert!((got - naive_percentile(&values, *p)).abs() <= 1e-6);
                 }
@@ -299,7 +346,7 @@ mod tests {
             if detailed {
                 let mut whole = Buckets::of(Grid::Whole, wanted);
                 whole.add_column(&column).expect("few");
-                let total = whole.finish().next().and_then(|bucket| bucket.detail.increase).map_or(0.0, |increase| increase.total);
+                let total = whole.finish().get(0).and_then(|bucket| bucket.detail.increase).map_or(0.0, |increase| increase.total);
                 prop_assert!((risen - total).abs() <= 1e-6, "the parts add up");
             }
         }

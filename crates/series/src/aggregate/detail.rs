@@ -28,8 +28,6 @@ impl Wanted {
 /// What a summary says beyond its [`Aggregate`](super::Aggregate); what was not wanted is empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
-    /// The standard deviation of the readings as a population: the root of their mean squared distance from their mean.
-    pub deviation: Option<f64>,
     /// The percentiles, in the order in which they were asked for.
     pub percentiles: Vec<f64>,
     /// By how much a counter rose; `None` where there is one reading and none before it.
@@ -88,7 +86,6 @@ impl Gathering {
     pub(super) fn finish(mut self, wanted: &Wanted) -> Detail {
         self.values.sort_unstable_by(f64::total_cmp);
         Detail {
-            deviation: None, // its rollup knows
             percentiles: wanted.percentiles.iter().filter_map(|p| percentile(&self.values, *p)).collect(),
             increase: (self.steps > 0).then(|| Increase { total: self.risen.value(), nanos: self.nanos }),
         }

@@ -56,6 +56,16 @@ impl Grid {
         }
     }
 
+    /// The interval that holds `time`, which is not before the end of another that is known: mostly the next one.
+    pub(super) fn span_after(&self, (_, end): (i64, i64), time: i64) -> (i64, i64) {
+        match self {
+            Grid::Fixed(width) if end.checked_add(*width).is_some_and(|next| (end..next).contains(&time)) => {
+                (end, end + width)
+            }
+            _ => self.span(time),
+        }
+    }
+
     /// The start of the interval that holds `time`.
     pub fn start_of(&self, time: i64) -> i64 {
         match self {

@@ -4,13 +4,14 @@ mod buckets;
 mod detail;
 mod grid;
 
-pub use buckets::{Bucket, Buckets};
+pub use buckets::{Bucket, Buckets, Summaries};
 pub use detail::{Detail, Increase, Wanted};
 pub use grid::{Grid, Unit, bucket_start};
 
 use crate::{Column, Reading};
 
-/// A sum whose rounding error does not grow with the number of terms (Neumaier's variant of Kahan's algorithm).
+/// A sum whose rounding error does not grow with the number of terms: Neumaier's variant of Kahan's algorithm, with what an
+/// addition loses by Knuth's TwoSum, which has no branch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sum {
     total: f64,
@@ -22,8 +23,8 @@ impl Sum {
     #[inline]
     pub fn add(&mut self, term: f64) {
         let total = self.total + term;
-        self.lost +=
-            if self.total.abs() >= term.abs() { (self.total - total) + term } else { (term - total) + self.total };
+        let added = total - self.total;
+        self.lost += (self.total - (total - added)) + (term - added);
         self.total = total;
     }
 
@@ -88,8 +89,9 @@ impl Aggregate {
         let (mut sum, mut min, mut max) = (Sum::default(), first.1, first.1);
         for value in values {
             sum.add(*value);
-            min = min.min(*value);
-            max = max.max(*value);
+            // no `f64::min`: it asks twice, for NaN
+            min = if *value < min { *value } else { min };
+            max = if *value > max { *value } else { max };
         }
         Some(Self { count: values.len() as u64, sum, min, max, first, last })
     }

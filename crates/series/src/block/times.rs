@@ -38,17 +38,19 @@ pub(super) fn take(mut bytes: &[u8], count: usize) -> Result<Vec<i64>> {
     let mut header = || varint::take(&mut bytes).ok_or_else(|| corrupt("its times are cut off"));
     let start = varint::unzigzag(header()?);
     let tick = header()?;
-    let ticks = match *form {
-        VARINTS => take_varints(bytes, count),
-        PCO => Some(pco::take(bytes, count)?),
+    let times = match *form {
+        VARINTS => take_varints(bytes, start, tick, count),
+        PCO => at(start, tick, pco::take(bytes, count)?),
         _ => None,
     };
-    let ticks = ticks.filter(|ticks| ticks.len() == count).ok_or_else(|| corrupt("its times cannot be read"))?;
-    let furthest = ticks.iter().max().copied().unwrap_or_default().checked_mul(tick);
-    furthest
-        .and_then(|way| start.checked_add_unsigned(way))
-        .ok_or_else(|| corrupt("its times are beyond the calendar"))?;
-    Ok(ticks.into_iter().map(|n| start.wrapping_add_unsigned(n.wrapping_mul(tick))).collect())
+    times.filter(|times| times.len() == count).ok_or_else(|| corrupt("its times cannot be read"))
+}
+
+/// The times at so many ticks from the first; `None` where one is beyond the calendar.
+fn at(start: i64, tick: u64, ticks: Vec<u64>) -> Option<Vec<i64>> {
+    let furthest = ticks.iter().max().copied().unwrap_or_default().checked_mul(tick)?;
+    start.checked_add_unsigned(furthest)?;
+    Some(ticks.into_iter().map(|n| start.wrapping_add_unsigned(n.wrapping_mul(tick))).collect())
 }
 
 /// The distance of each time from the first, in the greatest tick that divides them all.
@@ -90,22 +92,26 @@ fn put_zeros(out: &mut Vec<u8>, zeros: &mut u64) {
     }
 }
 
-fn take_varints(mut bytes: &[u8], count: usize) -> Option<Vec<u64>> {
-    let mut ticks = Vec::with_capacity(count);
-    let (mut tick, mut step) = (0u64, 0u64);
-    while ticks.len() < count {
+/// The times that varints stand for; `None` where they are cut off or lead beyond the calendar.
+fn take_varints(mut bytes: &[u8], start: i64, tick: u64, count: usize) -> Option<Vec<i64>> {
+    let mut times = Vec::with_capacity(count);
+    let (mut ticks, mut step) = (0u64, 0u64);
+    let time = |ticks: u64| start.checked_add_unsigned(ticks.checked_mul(tick)?);
+    while times.len() < count {
         let change = varint::take(&mut bytes)?;
         if change == 0 {
-            let zeros = usize::try_from(varint::take(&mut bytes)?).ok().filter(|n| *n <= count - ticks.len())?;
-            for _ in 0..zeros {
-                tick = tick.wrapping_add(step);
-                ticks.push(tick);
-            }
+            let zeros = varint::take(&mut bytes)?;
+            usize::try_from(zeros).ok().filter(|n| *n <= count - times.len())?;
+            let (from, to) = (ticks, ticks.checked_add(step.checked_mul(zeros)?)?);
+            time(to)?; // and so every one before it
+            let (first, way) = (time(from)?, step.wrapping_mul(tick));
+            times.extend((1..=zeros).map(|n| first.wrapping_add_unsigned(way.wrapping_mul(n))));
+            ticks = to;
         } else {
             step = step.wrapping_add(varint::unzigzag(change) as u64);
-            tick = tick.wrapping_add(step);
-            ticks.push(tick);
+            ticks = ticks.checked_add(step)?;
+            times.push(time(ticks)?);
         }
     }
-    Some(ticks)
+    Some(times)
 }

@@ -61,7 +61,7 @@ impl Api {
         for run in 0..history.runs() {
             history.summarise(run, &mut counted).await?;
         }
-        let total = counted.finish().next().map_or(0, |bucket| bucket.aggregate.count);
+        let total = counted.finish().get(0).map_or(0, |bucket| bucket.rollup.aggregate.count);
         let mut picking = Lttb::new(total, points)?;
         for run in 0..history.runs() {
             let column = history.load(run).await?;

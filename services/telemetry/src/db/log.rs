@@ -181,13 +181,9 @@ pub async fn insert(tx: &mut Tx, batches: &[Batch]) -> Result<()> {
 }
 
 async fn insert_chunk(tx: &mut Tx, batches: &[Batch]) -> Result<()> {
-    let rows = (0..batches.len())
-        .map(|i| format!("({})", sensormesh_store::placeholders(i * COLUMNS + 1, COLUMNS)))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let mut query = tx.query_built(format!(
-        "INSERT INTO reading_log (tenant, shard, seq, time, backfill, bytes, readings, checksum, body) VALUES {rows}"
-    ));
+    const INSERT: &str =
+        "INSERT INTO reading_log (tenant, shard, seq, time, backfill, bytes, readings, checksum, body)";
+    let mut query = tx.query_rows(INSERT, COLUMNS, batches.len());
     for batch in batches {
         query = query
             .bind(&batch.tenant)

@@ -2,10 +2,10 @@
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::{CalendarUnit, Gap, Statistic};
-use sensormesh_series::{Bucket, Grid, Unit, Wanted};
+use sensormesh_series::{Bucket, Grid, Summaries, Unit, Wanted};
 use sensormesh_types::{Error, Result, time};
 
-use super::table::Table;
+use super::table::{Table, statistic};
 use crate::api::range;
 
 const SECOND: i64 = 1_000_000_000;
@@ -88,22 +88,25 @@ impl Asked {
     }
 
     /// The statistics that a gap can be filled with, the percentiles last.
-    pub fn levels(&self, bucket: &Bucket) -> Vec<f64> {
+    pub fn levels(&self, bucket: Bucket<'_>) -> Vec<f64> {
         let levels = self.statistics.iter().filter(|s| is_level(**s)).filter_map(|s| statistic(*s, bucket));
         levels.chain(bucket.detail.percentiles.iter().copied()).collect()
     }
 
-    /// A table for so many buckets.
+    /// An empty table for so many buckets.
     pub fn table(&self, size: usize) -> Table {
         Table::new(&self.statistics, &self.wanted.percentiles, size)
     }
 
-    /// Appends a bucket with readings.
-    pub fn put(&self, bucket: &Bucket, table: &mut Table) {
-        let statistics = self.statistics.iter().map(|wanted| statistic(*wanted, bucket));
-        let percentiles = bucket.detail.percentiles.iter().map(|percentile| Some(*percentile));
-        let start = self.whole_from.unwrap_or(bucket.start);
-        table.push(start, bucket.aggregate.count, statistics.chain(percentiles));
+    /// The table of the first `size` buckets that hold readings.
+    pub fn tabulate(&self, found: &Summaries, size: usize) -> Table {
+        let size = found.len().min(size);
+        let mut table = self.table(size);
+        match self.whole_from {
+            Some(start) => table.extend(found.iter().take(size).map(|bucket| Bucket { start, ..bucket })),
+            None => table.extend(found.iter().take(size)),
+        }
+        table
     }
 
     /// Appends a bucket without readings, with the levels that stand in for them.
@@ -126,20 +129,4 @@ fn width(interval: &prost_types::Duration) -> Result<i64> {
 fn is_level(statistic: Statistic) -> bool {
     use Statistic::{First, Last, Max, Mean, Min, Stddev};
     matches!(statistic, Mean | Min | Max | First | Last | Stddev)
-}
-
-fn statistic(statistic: Statistic, bucket: &Bucket) -> Option<f64> {
-    let (aggregate, detail) = (&bucket.aggregate, &bucket.detail);
-    match statistic {
-        Statistic::Mean => Some(aggregate.mean()),
-        Statistic::Min => Some(aggregate.min),
-        Statistic::Max => Some(aggregate.max),
-        Statistic::Sum => Some(aggregate.sum.value()),
-        Statistic::First => Some(aggregate.first.1),
-        Statistic::Last => Some(aggregate.last.1),
-        Statistic::Stddev => detail.deviation,
-        Statistic::Increase => detail.increase.map(|increase| increase.total),
-        Statistic::Rate => detail.increase.map(|increase| increase.per_second()),
-        Statistic::Unspecified | Statistic::Count => None,
-    }
 }

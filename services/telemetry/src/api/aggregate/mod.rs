@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::Gap;
-use sensormesh_series::{Buckets, gap};
+use sensormesh_series::{Buckets, Summaries, gap};
 use sensormesh_types::{Caller, Error, Result, page};
 
 pub(super) use asked::Asked;
@@ -98,12 +98,10 @@ impl Api {
                 tables.push(asked.table(0));
                 continue;
             };
-            let mut found = self.buckets(asked, series, (start, asked.end), size).await?.finish();
-            let mut table = asked.table(found.len().min(size));
-            found.by_ref().take(size).for_each(|bucket| asked.put(&bucket, &mut table));
-            tables.push(table);
+            let found = self.buckets(asked, series, (start, asked.end), size).await?.finish();
+            tables.push(asked.tabulate(&found, size));
             // every sensor's page ends before the first bucket that did not fit for one of them
-            next = next.into_iter().chain(found.next().map(|bucket| bucket.start)).min();
+            next = next.into_iter().chain(found.starts().get(size).copied()).min();
         }
         if let Some(next) = next {
             tables.iter_mut().for_each(|table| table.cut(next));
@@ -128,22 +126,18 @@ impl Api {
         let mut tables = Vec::with_capacity(series.len());
         for series in series {
             let found = match series {
-                Some(series) => {
-                    self.buckets(asked, series, (start, until.min(asked.end)), size).await?.finish().collect()
-                }
-                None => Vec::new(),
+                Some(series) => self.buckets(asked, series, (start, until.min(asked.end)), size).await?.finish(),
+                None => Summaries::default(),
             };
-            let bucket_of =
-                |start: i64| found.binary_search_by_key(&start, |bucket| bucket.start).ok().map(|at| &found[at]);
-            let level = |start: &i64| (*start, bucket_of(*start).map(|bucket| asked.levels(bucket)));
+            let level = |start: &i64| (*start, found.find(*start).map(|bucket| asked.levels(bucket)));
             let mut rows: Vec<gap::Level> = starts.iter().map(level).collect();
             if let Some(series) = series {
                 self.fill(asked, gap, series, &mut rows, until).await?;
             }
             let mut table = asked.table(rows.len());
             for (start, levels) in rows {
-                match bucket_of(start) {
-                    Some(bucket) => asked.put(bucket, &mut table),
+                match found.find(start) {
+                    Some(bucket) => table.extend(std::iter::once(bucket)),
                     None => asked.put_gap(start, levels.as_deref(), &mut table),
                 }
             }
@@ -190,7 +184,7 @@ impl Api {
         let Some((time, _)) = reading else { return Ok(None) };
         let (start, end) = asked.grid.span(time);
         let found = self.buckets(asked, series, (start, end.min(asked.end)), 1).await?;
-        Ok(found.finish().next().map(|bucket| (bucket.start, asked.levels(&bucket))))
+        Ok(found.finish().get(0).map(|bucket| (bucket.start, asked.levels(bucket))))
     }
 
     /// The first buckets of a series in a range, and one more than `size` where there are more.

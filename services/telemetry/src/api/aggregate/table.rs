@@ -3,7 +3,7 @@
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::Statistic;
-use sensormesh_series::wire;
+use sensormesh_series::{Bucket, Rollup, wire};
 use sensormesh_types::time;
 
 /// Buckets in the order of time.
@@ -26,6 +26,24 @@ impl Table {
         let percentiles = percentiles.iter().map(|percentile| column(Statistic::Unspecified, Some(*percentile)));
         let columns = statistics.chain(percentiles).collect();
         Self { starts: Vec::with_capacity(size), counts: Vec::with_capacity(size), columns }
+    }
+
+    /// Appends buckets with readings, column by column.
+    pub fn extend<'a>(&mut self, buckets: impl Iterator<Item = Bucket<'a>> + Clone) {
+        self.starts.extend(buckets.clone().map(|bucket| bucket.start));
+        let count = |bucket: Bucket<'a>| u32::try_from(bucket.rollup.aggregate.count).unwrap_or(u32::MAX);
+        self.counts.extend(buckets.clone().map(count));
+        let mut percentiles = 0;
+        for column in &mut self.columns {
+            let (wanted, buckets) = (column.statistic(), buckets.clone());
+            if column.percentile.is_some() {
+                let percentile = |bucket: Bucket<'a>| bucket.detail.percentiles.get(percentiles).copied();
+                column.values.extend(buckets.map(|bucket| percentile(bucket).unwrap_or(f64::NAN)));
+                percentiles += 1;
+            } else {
+                column.values.extend(buckets.map(|bucket| statistic(wanted, bucket).unwrap_or(f64::NAN)));
+            }
+        }
     }
 
     /// Appends a bucket with a value for each column.
@@ -71,7 +89,16 @@ impl Table {
 
     /// The contract's columns; `None` where there is no bucket.
     pub fn into_columns(self) -> Option<pb::BucketColumns> {
-        let mut steps = wire::steps(&self.starts)?;
+        let mut steps = match self.starts.as_slice() {
+            [] => return None,
+            // mostly each starts where the one before ends
+            [first, second, ..]
+                if self.starts.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == second - first) =>
+            {
+                wire::steps(&[*first, *second])?
+            }
+            starts => wire::steps(starts)?,
+        };
         if steps.steps.iter().all(|step| *step == 1) {
             steps.steps.clear();
         }
@@ -82,6 +109,24 @@ impl Table {
             counts: self.counts,
             statistics: self.columns,
         })
+    }
+}
+
+/// A statistic of a bucket with readings; `None` where it has none, or of what is no statistic of its values.
+#[inline]
+pub fn statistic(statistic: Statistic, bucket: Bucket<'_>) -> Option<f64> {
+    let Bucket { rollup: Rollup { aggregate, .. }, detail, .. } = bucket;
+    match statistic {
+        Statistic::Mean => Some(aggregate.mean()),
+        Statistic::Min => Some(aggregate.min),
+        Statistic::Max => Some(aggregate.max),
+        Statistic::Sum => Some(aggregate.sum.value()),
+        Statistic::First => Some(aggregate.first.1),
+        Statistic::Last => Some(aggregate.last.1),
+        Statistic::Stddev => bucket.rollup.deviation(),
+        Statistic::Increase => detail.increase.map(|increase| increase.total),
+        Statistic::Rate => detail.increase.map(|increase| increase.per_second()),
+        Statistic::Unspecified | Statistic::Count => None,
     }
 }
 
