@@ -17,8 +17,8 @@ from machine import ROOT
 
 PROGRAM = ROOT / "target/release/sensormesh"
 LOAD = ROOT / "target/release/examples/load"
-SERVICES = ["auth", "devices", "telemetry", "adapters", "rooms", "edge"]
-PORTS = {"edge": 0, "auth": 1, "devices": 2, "telemetry": 3, "adapters": 4, "rooms": 6}
+SERVICES = ["auth", "devices", "telemetry", "adapters", "commissioning", "rooms", "edge"]
+PORTS = {"edge": 0, "auth": 1, "devices": 2, "telemetry": 3, "adapters": 4, "commissioning": 5, "rooms": 6}
 # The limits on one user and one address are at work, out of the way of the measures.
 PLENTY = {
     f"SENSORMESH_EDGE__{who}_RATE__{what}": "1000000" for who in ("USER", "ADDRESS") for what in ("PER_SECOND", "BURST")

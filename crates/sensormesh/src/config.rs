@@ -49,6 +49,8 @@ pub struct Config {
     pub telemetry: sensormesh_telemetry::Config,
     /// Connections to the world.
     pub adapters: sensormesh_adapters::Config,
+    /// Tests of sensors.
+    pub commissioning: sensormesh_commissioning::Config,
     /// Places.
     pub rooms: sensormesh_rooms::Config,
 }
@@ -78,6 +80,7 @@ impl Default for Config {
             devices: sensormesh_devices::Config::default(),
             telemetry: sensormesh_telemetry::Config::default(),
             adapters: sensormesh_adapters::Config::default(),
+            commissioning: sensormesh_commissioning::Config::default(),
             rooms: sensormesh_rooms::Config::default(),
         }
     }

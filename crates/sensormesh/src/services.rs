@@ -41,6 +41,7 @@ pub const ALL: &[Entry] = &[
     Entry { name: "devices", offset: 2, start: |config, mesh| Box::pin(devices(config, mesh)) },
     Entry { name: "telemetry", offset: 3, start: |config, mesh| Box::pin(telemetry(config, mesh)) },
     Entry { name: "adapters", offset: 4, start: |config, mesh| Box::pin(adapters(config, mesh)) },
+    Entry { name: "commissioning", offset: 5, start: |config, mesh| Box::pin(commissioning(config, mesh)) },
     Entry { name: "rooms", offset: 6, start: |config, mesh| Box::pin(rooms(config, mesh)) },
     Entry { name: EDGE, offset: 0, start: |config, mesh| Box::pin(edge(config, mesh)) },
 ];
@@ -81,7 +82,8 @@ pub fn mesh_config(config: &Config) -> sensormesh_mesh::Config {
 }
 
 /// The databases, in the order in which a backup copies them: the log of readings before the blocks that they go into.
-pub const DATABASES: &[&str] = &["auth", "devices", "telemetry-log", "telemetry", "adapters", "rooms", EDGE];
+pub const DATABASES: &[&str] =
+    &["auth", "devices", "telemetry-log", "telemetry", "adapters", "commissioning", "rooms", EDGE];
 
 /// The SQLite databases in a directory.
 pub fn database_in(folder: &Path) -> store::Config {
@@ -185,6 +187,11 @@ async fn telemetry(config: Config, mesh: Mesh) -> Result<Started> {
 async fn adapters(config: Config, mesh: Mesh) -> Result<Started> {
     let store = open(&config, &mesh, sensormesh_adapters::MIGRATIONS).await?;
     Ok(on(store.clone(), sensormesh_adapters::start(config.adapters, &mesh, store).await?))
+}
+
+async fn commissioning(config: Config, mesh: Mesh) -> Result<Started> {
+    let store = open(&config, &mesh, sensormesh_commissioning::MIGRATIONS).await?;
+    Ok(on(store.clone(), sensormesh_commissioning::start(config.commissioning, &mesh, store).await?))
 }
 
 async fn rooms(config: Config, mesh: Mesh) -> Result<Started> {

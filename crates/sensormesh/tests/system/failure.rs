@@ -66,7 +66,7 @@ async fn any_one_process_may_be_killed() {
         }
     }
     let mut sent = 0;
-    for victim in ["auth", "devices", "telemetry", "adapters", "rooms", "edge"] {
+    for victim in ["auth", "devices", "telemetry", "adapters", "commissioning", "rooms", "edge"] {
         let before = system.service_pid(victim).expect("pid");
         system.kill_service(victim).expect("killed");
         if victim != "edge" {

@@ -20,7 +20,7 @@ async fn it_says_ready_and_is_healthy(shape: Shape) {
     })
     .await
     .expect("healthy");
-    for service in ["auth", "devices", "telemetry", "rooms", "adapters"] {
+    for service in ["auth", "devices", "telemetry", "rooms", "commissioning", "adapters"] {
         assert_eq!(healthy["services"][service]["status"], "healthy", "{healthy}");
         assert_eq!(healthy["circuit_breakers"][service]["open"], false, "{healthy}");
     }

@@ -4,6 +4,7 @@
 
 mod backup;
 mod bits;
+mod commissioning;
 mod crash;
 mod disk;
 mod failure;

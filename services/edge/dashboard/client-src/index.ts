@@ -4,6 +4,7 @@ export * from "./connect.js";
 export * from "./resume.js";
 export * from "./gen/sensormesh/adapters/v1/adapters_pb.js";
 export * from "./gen/sensormesh/auth/v1/auth_pb.js";
+export * from "./gen/sensormesh/commissioning/v1/commissioning_pb.js";
 export * from "./gen/sensormesh/devices/v1/devices_pb.js";
 export * from "./gen/sensormesh/edge/v1/edge_pb.js";
 export * from "./gen/sensormesh/mesh/v1/mesh_pb.js";

@@ -49,7 +49,7 @@ async function free(port) {
 async function portBase() {
   for (;;) {
     const base = 20_000 + 20 * Math.floor(Math.random() * 500);
-    const ports = [0, 1, 2, 3, 4, 6].flatMap((offset) => [base + offset, base + offset + 1000]);
+    const ports = [0, 1, 2, 3, 4, 5, 6].flatMap((offset) => [base + offset, base + offset + 1000]);
     if ((await Promise.all(ports.map(free))).every(Boolean)) return base;
   }
 }

@@ -3,6 +3,7 @@
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { AuthService } from "../gen/sensormesh/auth/v1/auth_pb";
+import { CommissioningService } from "../gen/sensormesh/commissioning/v1/commissioning_pb";
 import { DevicesService } from "../gen/sensormesh/devices/v1/devices_pb";
 import { EdgeService } from "../gen/sensormesh/edge/v1/edge_pb";
 import { RoomsService } from "../gen/sensormesh/rooms/v1/rooms_pb";
@@ -32,6 +33,7 @@ export const auth = createClient(AuthService, authorized);
 export const devices = createClient(DevicesService, authorized);
 export const telemetry = createClient(TelemetryService, authorized);
 export const rooms = createClient(RoomsService, authorized);
+export const commissioning = createClient(CommissioningService, authorized);
 export const edge = createClient(EdgeService, authorized);
 
 /** A number nobody else has, for `request_id`: the same request twice is done once. */
