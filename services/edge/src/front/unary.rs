@@ -1,5 +1,7 @@
 //! Unary calls in REST, and what is done with those whose service cannot be reached.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
@@ -23,9 +25,15 @@ impl Inner {
     /// Makes a unary call, or keeps it where its contract says so and its service cannot be reached.
     pub(super) async fn unary(&self, index: usize, body: Bytes, visitor: &Visitor) -> Result<Response<Body>, Failure> {
         let method = &self.contract.methods[self.contract.routes[index].method];
-        let (Some(spool), Standing::User(authorization, claims)) =
-            (self.spool.as_ref().filter(|_| method.policy.spool), &visitor.standing)
-        else {
+        let Some(spool) = self.spool.as_ref().filter(|_| method.policy.spool) else {
+            return self.direct(index, body, visitor).await;
+        };
+        let Standing::User(authorization, claims) = &visitor.standing else {
+            // whose it is cannot be told shortly after a start; it may not overtake what waits, either
+            if spool.holds(&method.service) {
+                let message = format!("calls for {} wait, and who asks cannot be verified yet", method.service);
+                return Err(Error::unavailable("KEYS_UNKNOWN", message, Duration::from_secs(1)).into());
+            }
             return self.direct(index, body, visitor).await;
         };
         let message = spool::unframed(&body);
