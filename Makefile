@@ -2,7 +2,7 @@
 CARGO ?= cargo
 DASHBOARD = services/edge/dashboard
 
-.PHONY: help run test bench bench-gate crash lint fmt proto release client dashboard
+.PHONY: help run test test-faults bench bench-gate crash lint fmt proto release client dashboard
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -12,6 +12,9 @@ run: dashboard ## builds and starts the whole system on this machine
 
 test: ## installs what the tests need and runs them all
 	python3 tools/test.py
+
+test-faults: ## faults that take too long for `test`: cut links, storms, wrong clocks, abuse
+	python3 tools/faults.py $(ARGS)
 
 bench: ## measures speed and size, each against a limit or a peer in the same run
 	python3 tools/bench.py

@@ -46,6 +46,9 @@ pub struct ServerLimits {
     /// Bytes held for one stream whose reader is slow.
     #[serde(with = "text::size")]
     pub send_buffer: u64,
+    /// How long a peer may take nothing of an answer before its stream is given up.
+    #[serde(with = "text::duration")]
+    pub stalled_after: Duration,
     /// How often an HTTP/2 connection is asked whether it lives; how long an HTTP/1 connection may wait for a request.
     #[serde(with = "text::duration")]
     pub keepalive_interval: Duration,
@@ -114,6 +117,7 @@ impl ServerLimits {
             stream_window: 1 << 20,
             connection_window: 4 << 20,
             send_buffer: 256 << 10,
+            stalled_after: Duration::from_secs(30),
             keepalive_interval: Duration::from_secs(15),
             keepalive_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(60 * 60),

@@ -1,4 +1,5 @@
 //! The mesh from outside: calls made, calls served.
 
 mod client;
+mod faults;
 mod server;

@@ -214,7 +214,8 @@ async fn worker(channel: Channel, index: u16, call: Call, end: Instant) -> Resul
             Call::Store | Call::Again => {
                 let step = if matches!(call, Call::Store) { count * 1000 } else { 0 };
                 let time = Some(time::from_nanos(base + step));
-                let request = IngestReadingRequest { sensor_id: sensor.clone(), time, value: Some(612.0) };
+                let request =
+                    IngestReadingRequest { sensor_id: sensor.clone(), time, value: Some(612.0), ..Default::default() };
                 client.ingest_reading(request).await?;
             }
             Call::Latest => {

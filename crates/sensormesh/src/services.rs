@@ -82,7 +82,8 @@ pub fn mesh_config(config: &Config) -> sensormesh_mesh::Config {
 }
 
 /// The databases, in the order in which a backup copies them: the log of readings before the blocks that they go into.
-pub const DATABASES: &[&str] = &["auth", "devices", "telemetry-log", "telemetry", "adapters", "commissioning", "rooms"];
+pub const DATABASES: &[&str] =
+    &["auth", "devices", "telemetry-log", "telemetry", "adapters", "commissioning", "rooms", EDGE];
 
 /// The SQLite databases in a directory.
 pub fn database_in(folder: &Path) -> store::Config {
@@ -201,7 +202,8 @@ async fn rooms(config: Config, mesh: Mesh) -> Result<Started> {
 async fn edge(config: Config, mesh: Mesh) -> Result<Started> {
     let mut own = config.edge.clone();
     own.listen = Some(edge_address(&config));
-    Ok((sensormesh_edge::start(own, &mesh).await?, Vec::new()))
+    let store = open(&config, &mesh, sensormesh_edge::MIGRATIONS).await?;
+    Ok(on(store.clone(), sensormesh_edge::start(own, &mesh, store).await?))
 }
 
 /// Where the edge listens.

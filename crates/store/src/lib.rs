@@ -26,6 +26,7 @@ mod renew;
 mod request;
 mod retention;
 mod snapshot;
+pub mod spool;
 mod sums;
 mod tail;
 pub mod testing;

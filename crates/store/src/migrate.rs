@@ -21,7 +21,10 @@ pub struct Migration {
 }
 
 /// The store's own tables.
-const OWN: &[Migration] = &[Migration { version: 1, name: "store", sql: include_str!("../migrations/0001_store.sql") }];
+const OWN: &[Migration] = &[
+    Migration { version: 1, name: "store", sql: include_str!("../migrations/0001_store.sql") },
+    Migration { version: 2, name: "spool", sql: include_str!("../migrations/0002_spool.sql") },
+];
 
 /// What a database is known by.
 pub(crate) struct Identity {

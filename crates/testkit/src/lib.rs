@@ -1,4 +1,9 @@
-//! What tests stand on: a whole system of the real program, a PostgreSQL server of their own, recorded data.
+//! What tests stand on: a whole system of the real program, a PostgreSQL server of their own, recorded data, and faults: a
+//! network that is bad on purpose, processes that are killed and paused, clocks that are wrong, streams that are judged.
 
+pub mod chance;
+pub mod clockshift;
 pub mod postgres;
+pub mod proxy;
+pub mod stream;
 pub mod system;

@@ -1,6 +1,8 @@
 //! A whole system in a test: the real program, on ports and in a directory of its own.
 
-use std::net::TcpListener;
+mod alone;
+
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -41,6 +43,7 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     parent: Option<PathBuf>,
     replicas: u16,
+    endpoints: Vec<(String, SocketAddr)>,
     config: String,
 }
 
@@ -51,6 +54,8 @@ pub struct System {
     /// The edge's port.
     pub port_base: u16,
     child: Option<Child>,
+    /// Services that run without the supervisor.
+    alone: Vec<Child>,
     http: reqwest::Client,
     log: PathBuf,
 }
@@ -65,6 +70,7 @@ impl Builder {
             settings: Vec::new(),
             parent: None,
             replicas: 1,
+            endpoints: Vec::new(),
             config: String::new(),
         }
     }
@@ -98,7 +104,15 @@ impl Builder {
         self
     }
 
-    /// Adds to the configuration file: a table and its keys. For systems with replicas.
+    /// Lets everybody call a service at this address, behind which a test has put a [`crate::proxy::Proxy`]. In the split
+    /// shape.
+    #[must_use]
+    pub fn endpoint(mut self, service: impl Into<String>, address: SocketAddr) -> Self {
+        self.endpoints.push((service.into(), address));
+        self
+    }
+
+    /// Adds to the configuration file: a table and its keys. For systems with replicas or endpoints.
     #[must_use]
     pub fn config(mut self, toml: &str) -> Self {
         self.config.push_str(toml);
@@ -114,6 +128,11 @@ impl Builder {
 
     /// Starts it and waits until it says that it is ready.
     pub async fn start(self) -> Result<System> {
+        self.start_with(|_| {}).await
+    }
+
+    /// Starts it as [`Builder::start`] does, and says its base port before ([`port_of`]).
+    pub async fn start_with(self, known: impl Fn(u16)) -> Result<System> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
         let mut attempts = 3;
         loop {
@@ -123,7 +142,16 @@ impl Builder {
             };
             let log = dir.path().join("log.txt");
             let port_base = free_ports()?;
-            let mut system = System { builder: self.clone(), dir, port_base, child: None, http: http.clone(), log };
+            known(port_base);
+            let mut system = System {
+                builder: self.clone(),
+                dir,
+                port_base,
+                child: None,
+                alone: Vec::new(),
+                http: http.clone(),
+                log,
+            };
             attempts -= 1;
             match system.up().await {
                 Ok(()) => return Ok(system),
@@ -133,6 +161,11 @@ impl Builder {
             }
         }
     }
+}
+
+/// How far above the base a service's port is.
+pub fn port_of(service: &str) -> u16 {
+    SERVICES.iter().find(|(name, _)| *name == service).map_or(0, |(_, offset)| *offset)
 }
 
 /// A base with every port free that a system uses. Operations ports are 1,000 above the others, so bases lie in the lower
@@ -151,50 +184,9 @@ fn free_ports() -> Result<u16> {
 }
 
 impl System {
-    /// Starts a further replica of telemetry and waits until it serves; dropped, it is killed. The first one, which the
-    /// supervisor keeps, has the number 0.
-    pub async fn start_replica(&self, number: u16) -> Result<Child> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(&self.builder.program);
-        command.args(["serve", "telemetry", "--config"]).arg(self.data_dir().join("split.toml"));
-        command.arg("--data-dir").arg(self.dir.path().join(format!("replica-{number}")));
-        command.env("SENSORMESH_MESH__PKI_DIR", self.data_dir().join("pki"));
-        command.arg("--port-base").arg(self.replica_base(number).to_string());
-        for name in ["DATABASE_URL", "DATABASE_URL_FILE", "SENSORMESH_CONFIG", "SENSORMESH_DATA_DIR"] {
-            command.env_remove(name);
-        }
-        let output = log.try_clone()?;
-        let child = command.stdin(Stdio::null()).stdout(output).stderr(log).kill_on_drop(true).spawn()?;
-        let url = format!("http://127.0.0.1:{}/ready", self.replica_base(number) + TELEMETRY + OPERATIONS);
-        let ready = eventually(START, || async {
-            let answer = self.http.get(&url).send().await.ok()?;
-            answer.status().is_success().then_some(())
-        });
-        ready.await.with_context(|| format!("replica {number} is not ready; {}", self.log_tail()))?;
-        Ok(child)
-    }
-
-    /// The port base of a replica: within the range that the system holds, between its services' ports.
-    fn replica_base(&self, number: u16) -> u16 {
-        self.port_base + REPLICA_STEP * number
-    }
-
-    /// Every place where telemetry is to be called, and all else where it is by itself.
-    fn write_endpoints(&self) -> Result<()> {
-        let mut text = format!("{}\n[mesh.endpoints]\n", self.builder.config);
-        for (service, offset) in SERVICES {
-            let number = if service == "telemetry" { self.builder.replicas } else { 1 };
-            let all: Vec<String> =
-                (0..number).map(|n| format!("\"127.0.0.1:{}\"", self.replica_base(n) + offset)).collect();
-            text.push_str(&format!("{service} = [{}]\n", all.join(", ")));
-        }
-        std::fs::create_dir_all(self.data_dir())?;
-        Ok(std::fs::write(self.data_dir().join("sensormesh.toml"), text)?)
-    }
-
     /// Starts the program on the same directory and ports: the first time, or after it ended.
     pub async fn up(&mut self) -> Result<()> {
-        if self.builder.replicas > 1 {
+        if self.builder.replicas > 1 || !self.builder.endpoints.is_empty() {
             self.write_endpoints()?;
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
@@ -286,6 +278,9 @@ impl System {
     /// Kills the whole system (-9) and waits until it is gone.
     pub async fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
+            child.kill().await?;
+        }
+        for mut child in self.alone.drain(..) {
             child.kill().await?;
         }
         if self.builder.shape == Shape::Split {

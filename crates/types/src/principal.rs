@@ -126,6 +126,8 @@ pub struct Caller {
     pub peer: Option<String>,
     /// The W3C `traceparent` of the call.
     pub traceparent: String,
+    /// When the edge accepted the call, microseconds since the Unix epoch, where it delivers it later than that.
+    pub accepted_time: Option<i64>,
 }
 
 impl Caller {

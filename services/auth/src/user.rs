@@ -162,6 +162,7 @@ mod tests {
             scope: Scope::sites_of("default", sites.iter().map(|s| (*s).to_owned()).collect()),
             peer: None,
             traceparent: String::new(),
+            accepted_time: None,
         }
     }
 

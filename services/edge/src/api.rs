@@ -10,12 +10,14 @@ use sensormesh_observability::metrics;
 use sensormesh_proto::edge::v1 as proto;
 use sensormesh_proto::edge::v1::edge_service_server::EdgeService;
 use sensormesh_proto::google::api::HttpBody;
+use sensormesh_store::spool::Spool;
 use sensormesh_types::{Error, Role, time};
 use tonic::{Request, Response, Status};
 
 use crate::contract::Contract;
 use crate::health::Health;
 use crate::openapi;
+use crate::spool;
 use crate::ticket::{LIFETIME, Tickets};
 
 /// The edge's own service.
@@ -32,6 +34,8 @@ pub struct Api {
     pub drain: Arc<OnceLock<Drain>>,
     /// The OpenAPI description, made when it is first asked for.
     pub openapi: OnceLock<Bytes>,
+    /// Calls that are kept for later.
+    pub spool: Option<Spool>,
 }
 
 fn body(content_type: &str, data: impl Into<Bytes>) -> Option<HttpBody> {
@@ -94,6 +98,24 @@ impl EdgeService for Api {
         let lifetime = i64::try_from(LIFETIME.as_micros()).unwrap_or_default();
         let expire_time = Some(time::from_micros(self.mesh.clock().now_micros() + lifetime));
         Ok(Response::new(proto::CreateTicketResponse { ticket, expire_time }))
+    }
+
+    async fn get_receipt(
+        &self,
+        request: Request<proto::GetReceiptRequest>,
+    ) -> Result<Response<proto::GetReceiptResponse>, Status> {
+        let caller = caller(&request)?.clone();
+        let receipt_id = request.into_inner().receipt_id;
+        let found = match &self.spool {
+            Some(spool) => spool.receipt(&caller.scope, &receipt_id).await?,
+            None => None,
+        };
+        // to others it is as if it were not there
+        let own = found.filter(|receipt| receipt.owner == caller.actor() || caller.has_role(Role::Admin));
+        let receipt = own.ok_or_else(|| Error::not_found("receipt_id", &receipt_id))?;
+        let method = self.contract.method(&format!("/{}", receipt.method));
+        let output = method.map(|method| method.descriptor.output().full_name().to_owned()).unwrap_or_default();
+        Ok(Response::new(proto::GetReceiptResponse { receipt: Some(spool::receipt(&receipt_id, receipt, &output)) }))
     }
 
     async fn get_open_api(

@@ -5,10 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sensormesh_mesh::{Network, ServerLimits};
+use sensormesh_store::spool::SpoolBounds;
 use sensormesh_types::{Error, Result, text};
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Rate;
+
+/// Keys and revocations are known for so long after a token.
+const LONGEST_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// Receipts of calls that were settled are kept for so long.
+const RECEIPTS: Duration = Duration::from_secs(24 * 3600);
 
 /// How the edge is reached and how much it takes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +53,14 @@ pub struct Config {
     /// The pause after which a silent stream gets a sign of life.
     #[serde(with = "text::duration")]
     pub heartbeat: Duration,
+    /// Calls that are accepted while their service cannot be reached; 0 = none is.
+    pub spool_calls: u64,
+    /// Bytes that they take at most.
+    #[serde(with = "text::size")]
+    pub spool_bytes: u64,
+    /// How long a call waits before it is given up: at most 24 h, for so long `auth` keeps the keys of old tokens.
+    #[serde(with = "text::duration")]
+    pub spool_age: Duration,
     /// The limits of the port.
     pub limits: ServerLimits,
 }
@@ -66,6 +81,9 @@ impl Default for Config {
             answer: 16 << 20,
             health_interval: Duration::from_secs(2),
             heartbeat: Duration::from_secs(15),
+            spool_calls: 10_000,
+            spool_bytes: 64 << 20,
+            spool_age: Duration::from_secs(23 * 3600),
             limits: ServerLimits::public(),
         }
     }
@@ -82,6 +100,11 @@ impl Config {
         !self.tls_cert.as_os_str().is_empty()
     }
 
+    /// How much is kept for later.
+    pub fn spool(&self) -> SpoolBounds {
+        SpoolBounds { calls: self.spool_calls, bytes: self.spool_bytes, age: self.spool_age, receipts: RECEIPTS }
+    }
+
     /// Refuses in words what cannot be meant: half a certificate, or plain HTTP for everybody to read.
     pub fn check(&self) -> Result<()> {
         if self.is_tls() == self.tls_key.as_os_str().is_empty() {
@@ -95,6 +118,9 @@ impl Config {
                 self.address()
             );
             return Err(Error::precondition("PLAINTEXT_REFUSED", message));
+        }
+        if self.spool_age > LONGEST_KEPT {
+            return Err(Error::precondition("SPOOL_AGE", "edge.spool_age must be at most 24h"));
         }
         Ok(())
     }

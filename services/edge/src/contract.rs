@@ -62,6 +62,8 @@ pub struct Method {
     pub resumes_at: Option<FieldPath>,
     /// The position of the answer's `cursor`.
     pub cursor: Option<usize>,
+    /// The number of the request's id by which its service knows a call that comes again: `request_id` or `batch_id`.
+    pub identity: Option<u32>,
 }
 
 impl Method {
@@ -173,6 +175,9 @@ impl Contract {
             produces: options::produces(&self.pool, method),
             resumes_at: FieldPath::find(&self.shapes, input, "cursor").ok(),
             cursor: self.shapes.message(output).field("cursor").map(|(position, _)| position),
+            identity: ["request_id", "batch_id"]
+                .into_iter()
+                .find_map(|name| Some(self.shapes.message(input).field(name)?.1.number)),
         });
         self.paths.insert(path, index);
         for binding in options::bindings(&self.pool, method)? {

@@ -10,9 +10,12 @@ use sensormesh_mesh::{Channel, Mesh, Shutdown};
 use sensormesh_proto::edge::v1 as proto;
 use sensormesh_proto::mesh::v1::mesh_service_client::MeshServiceClient;
 use sensormesh_proto::mesh::v1::{self as mesh_proto, GetStatusRequest, GetStatusResponse};
+use sensormesh_store::spool::Spool;
 use sensormesh_types::{Result, time};
 use tokio::sync::watch;
 use tonic::Request;
+
+use crate::spool;
 
 /// How long a service may take to say how it does.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,13 +28,14 @@ type Answer = std::result::Result<GetStatusResponse, String>;
 pub struct Health {
     mesh: Mesh,
     services: Arc<Vec<String>>,
+    spool: Option<Spool>,
     seen: watch::Sender<Option<Arc<BTreeMap<String, Answer>>>>,
 }
 
 impl Health {
     /// Nothing is known yet of these services.
-    pub fn new(mesh: &Mesh, services: Vec<String>) -> Self {
-        Self { mesh: mesh.clone(), services: Arc::new(services), seen: watch::Sender::new(None) }
+    pub fn new(mesh: &Mesh, services: Vec<String>, spool: Option<Spool>) -> Self {
+        Self { mesh: mesh.clone(), services: Arc::new(services), spool, seen: watch::Sender::new(None) }
     }
 
     /// Asks every service again and again.
@@ -83,6 +87,7 @@ impl Health {
             circuit_breakers: self.breakers().into_iter().map(|(name, state)| (name, shown(&state))).collect(),
             timestamp: Some(time::from_micros(self.mesh.clock().now_micros())),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            spool: self.spool.as_ref().map(spool::health).unwrap_or_default(),
         }
     }
 

@@ -3,7 +3,7 @@
 //! It is one translator over the descriptors of the contracts. A method that stands in a contract is a route here, with
 //! its documentation, without a line of code: [`contract`] prepares methods and routes, [`router`] and [`template`] find
 //! the route of a path, [`transcode`] turns text into protobuf and back, `front` does what is common to every request.
-//! The edge's own methods are a contract like any other and go the same way.
+//! The edge's own methods are a contract like any other and go the same way. `spool` keeps calls for services that are away.
 
 mod accept;
 mod api;
@@ -26,6 +26,7 @@ mod origin;
 mod rest;
 pub mod router;
 mod socket;
+mod spool;
 pub mod template;
 mod ticket;
 pub mod transcode;
@@ -34,16 +35,15 @@ mod visitor;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
-use futures::FutureExt as _;
-use http::{Request, Response, StatusCode};
+use http::Request;
 use sensormesh_mesh::server::{Door, Drain, listen};
 use sensormesh_mesh::{Mesh, Service};
 use sensormesh_proto::edge::v1::edge_service_server::EdgeServiceServer;
+use sensormesh_store::{Migration, Store};
 use sensormesh_types::{Error, Result};
 use tokio::net::TcpListener;
 
@@ -60,9 +60,12 @@ use ticket::Tickets;
 /// How often callers that have been quiet are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 
+/// What the service's own tables are made by: the spool is the store's.
+pub const MIGRATIONS: &[Migration] = &[];
+
 /// Starts the edge for the contracts that the program was built with. It listens once it is served.
-pub async fn start(config: Config, mesh: &Mesh) -> Result<Service> {
-    Ok(prepare(config, mesh, Contract::built_in()?).await?.service)
+pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service> {
+    Ok(prepare(config, mesh, Contract::built_in()?, Some(store)).await?.service)
 }
 
 /// An edge that is ready to be served.
@@ -74,9 +77,10 @@ pub struct Prepared {
     pub address: SocketAddr,
 }
 
-/// Prepares the edge for any set of contracts.
-pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Result<Prepared> {
+/// Prepares the edge for any set of contracts. Without a store no call is kept for later.
+pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract, store: Option<Store>) -> Result<Prepared> {
     config.check()?;
+    let spool = spool::open(store.as_ref(), &config).await?;
     let certificate =
         if config.is_tls() { Some(Certificate::load(config.tls_cert.clone(), config.tls_key.clone())?) } else { None };
     let wanted = config.address();
@@ -89,7 +93,7 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Res
 
     let contract = Arc::new(contract);
     let tickets = Tickets::default();
-    let health = Health::new(mesh, contract.services());
+    let health = Health::new(mesh, contract.services(), spool.clone());
     let drain: Arc<OnceLock<Drain>> = Arc::default();
     let api = Api {
         mesh: mesh.clone(),
@@ -98,6 +102,7 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Res
         tickets: tickets.clone(),
         drain: Arc::clone(&drain),
         openapi: OnceLock::new(),
+        spool: spool.clone(),
     };
     let interval = config.health_interval;
     let mut service = Service::new(inward::EDGE)
@@ -106,7 +111,11 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Res
     if let Some(certificate) = certificate.clone() {
         service = service.task("follow the certificate", move |shutdown| certificate.clone().follow(shutdown));
     }
-    let front = Front::new(config.clone(), mesh, contract, tickets, Arc::clone(&drain))?;
+    if let Some(spool) = spool.clone() {
+        let mesh = mesh.clone();
+        service = service.task("deliver what was kept", move |shutdown| spool::task(&spool, &mesh, shutdown));
+    }
+    let front = Front::new(config.clone(), mesh, contract, tickets, Arc::clone(&drain), spool)?;
     let service = service.port(move |steps| async move {
         // nobody else sets it
         let _ = drain.set(steps.clone());
@@ -118,7 +127,7 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Res
         let forget = front.clone();
         let app = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
             let front = front.clone();
-            async move { Ok::<_, Infallible>(answer(&front, request.map(Body::new)).await) }
+            async move { Ok::<_, Infallible>(front.respond(request.map(Body::new)).await) }
         });
         let tidy = async {
             loop {
@@ -132,15 +141,6 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract) -> Res
         }
     });
     Ok(Prepared { service, address })
-}
-
-async fn answer(front: &Front, request: Request<Body>) -> Response<Body> {
-    AssertUnwindSafe(front.answer(request)).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("answering a request panicked");
-        let mut response = Response::new(Body::from(r#"{"code":13,"message":"internal error","details":[]}"#));
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    })
 }
 
 /// The OpenAPI 3.1 description of the contracts that the program was built with.

@@ -21,6 +21,8 @@ pub struct Policy {
     pub deadline: Duration,
     /// Units of the caller's rate limit.
     pub cost: u32,
+    /// The edge may accept the call while its service cannot be reached.
+    pub spool: bool,
 }
 
 impl Policy {
@@ -48,7 +50,7 @@ pub fn policy(pool: &DescriptorPool, method: &MethodDescriptor) -> Policy {
     let stream = method.is_client_streaming() || method.is_server_streaming();
     let deadline = if stream { STREAM } else { UNARY };
     let Some(policy) = extension(pool, method, "sensormesh.options.v1.policy") else {
-        return Policy { public: false, min_role: None, deadline, cost: 1 };
+        return Policy { public: false, min_role: None, deadline, cost: 1, spool: false };
     };
     let number = |name: &str| field(&policy, name);
     Policy {
@@ -56,6 +58,7 @@ pub fn policy(pool: &DescriptorPool, method: &MethodDescriptor) -> Policy {
         min_role: number("min_role").and_then(|v| v.as_enum_number()).and_then(Role::from_i32),
         deadline: message(&policy, "deadline").and_then(|d| duration(&d)).unwrap_or(deadline),
         cost: number("cost").and_then(|v| v.as_u32()).unwrap_or_default().max(1),
+        spool: number("spool").and_then(|v| v.as_bool()).unwrap_or_default(),
     }
 }
 

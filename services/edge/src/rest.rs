@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use sensormesh_types::{Code, Error};
 use tonic::Status;
 
@@ -170,12 +170,12 @@ pub fn request(
     asked: &Asked<'_>,
     headers: &HeaderMap,
     bytes: &[u8],
-) -> Result<tonic::body::Body, Failure> {
+) -> Result<Bytes, Failure> {
     let mut message = frame::begin(bytes.len() + 64);
     body(contract, route, headers, bytes, &mut message)?;
     // the path has the last word: protobuf takes the last value of a field
     head(contract, route, asked, &mut message)?;
-    Ok(tonic::body::Body::new(Full::new(frame::finish(message))))
+    Ok(frame::finish(message))
 }
 
 /// The answer of a unary call.

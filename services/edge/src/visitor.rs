@@ -198,7 +198,8 @@ mod tests {
         let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, "Basic x".parse().expect("value"))]);
         assert!(Standing::of(&verifier, &headers, None, false).is_err());
         assert!(matches!(Standing::of(&verifier, &headers, None, true), Ok(Standing::Anonymous)));
-        let policy = |public, min_role| Policy { public, min_role, deadline: std::time::Duration::ZERO, cost: 1 };
+        let policy =
+            |public, min_role| Policy { public, min_role, deadline: std::time::Duration::ZERO, cost: 1, spool: false };
         assert!(Standing::Anonymous.admit(&policy(true, None)).is_ok());
         let error = Standing::Anonymous.admit(&policy(false, Some(sensormesh_types::Role::Viewer))).expect_err("401");
         assert_eq!(error.code(), Code::Unauthenticated);

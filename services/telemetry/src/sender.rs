@@ -27,6 +27,8 @@ pub struct Sender {
     pub tenant: Arc<str>,
     /// How the sender is written down: `user:ada`.
     pub actor: String,
+    /// When the edge received the readings, microseconds since the Unix epoch, where it kept them for a while.
+    pub accepted_time: Option<i64>,
     scope: Scope,
     /// The device it is, if it is one: it speaks for itself only.
     device: Option<String>,
@@ -53,7 +55,8 @@ impl Sender {
             Principal::Device { id } => Some(id.clone()),
             _ => None,
         };
-        Self { tenant: caller.tenant().into(), actor: caller.actor(), scope: caller.scope.clone(), device }
+        let (tenant, actor, scope) = (caller.tenant().into(), caller.actor(), caller.scope.clone());
+        Self { tenant, actor, accepted_time: caller.accepted_time, scope, device }
     }
 
     /// Whether the sender is a device that speaks for itself only.

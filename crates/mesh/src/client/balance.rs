@@ -161,7 +161,8 @@ fn choose(endpoints: &[Arc<Endpoint>], fit: impl Fn(&Endpoint) -> bool) -> Optio
 async fn keep_resolving(balancer: Weak<Balancer>, again: Arc<Notify>, every: Duration) {
     loop {
         tokio::time::sleep(RESOLVE_GAP).await;
-        let rest = every.saturating_sub(RESOLVE_GAP).mul_f64(0.8 + 0.4 * random::fraction());
+        // never later than said: whoever reads the setting counts on it
+        let rest = every.saturating_sub(RESOLVE_GAP).mul_f64(0.6 + 0.4 * random::fraction());
         // woken early or not, it is time
         let _ = tokio::time::timeout(rest, again.notified()).await;
         let Some(balancer) = balancer.upgrade() else { return };
@@ -185,6 +186,8 @@ mod tests {
     /// Answers what the test wrote last; an error where that is nothing.
     struct Scripted(Script);
 
+    const EVERY: Duration = Duration::from_secs(5);
+
     type Script = Arc<Mutex<Option<Vec<u16>>>>;
 
     impl Discovery for Scripted {
@@ -200,7 +203,7 @@ mod tests {
         }
 
         fn refresh(&self) -> Option<Duration> {
-            None
+            Some(EVERY)
         }
     }
 
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_or_failed_answer_leaves_the_addresses_as_they_are() {
+    async fn f26_an_empty_or_failed_answer_leaves_the_addresses_as_they_are() {
         let (balancer, script) = balancer();
         assert!(balancer.resolve().await.is_err());
         *script.lock() = Some(vec![1, 2]);
@@ -231,6 +234,25 @@ mod tests {
         balancer.resolve().await.expect("resolved");
         assert_eq!(ports(&balancer), [2, 3]);
         assert!(Arc::ptr_eq(&known, &balancer.endpoints.read()[0]), "who stays keeps its connections and its record");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f26_a_new_address_is_used_within_its_time_and_the_old_one_is_let_go() {
+        let (balancer, script) = balancer();
+        *script.lock() = Some(vec![1]);
+        let old = Arc::downgrade(&balancer.pick(&[]).await.expect("an endpoint"));
+        for port in [2, 3, 4] {
+            *script.lock() = Some(vec![port]);
+            tokio::time::sleep(EVERY + Duration::from_millis(1)).await;
+            assert_eq!(balancer.pick(&[]).await.expect("an endpoint").address.socket.port(), port);
+        }
+        assert!(old.upgrade().is_none(), "its connections are closed when its calls are over");
+        // one that cannot be reached is doubted, and another looked for soon
+        *script.lock() = Some(vec![5]);
+        tokio::time::sleep(RESOLVE_GAP).await;
+        balancer.doubt();
+        tokio::time::sleep(RESOLVE_GAP + Duration::from_millis(1)).await;
+        assert_eq!(ports(&balancer), [5]);
     }
 
     #[tokio::test]

@@ -103,6 +103,9 @@ impl Connector {
             .enable_push(false)
             // dropped streams reset themselves; a limit here would kill the connection and every other stream on it
             .max_local_error_reset_streams(None)
+            // small messages that wait for their reader; the window bounds them, and a limit here would end the connection for
+            // everybody because one does not read
+            .data_frame_budget(usize::MAX)
             .handshake(stream)
             .await
             .map_err(NotConnected::because)?;

@@ -59,6 +59,20 @@ pub(crate) fn is_of_another(headers: &HeaderMap, upstream: &str) -> bool {
     error.is_some_and(|e| e.metadata("upstream").is_some_and(|named| named != upstream))
 }
 
+/// Notes in an UNAVAILABLE answer who was unavailable, where it does not say: whoever it is passed on to knows then that it
+/// was asked again already, and does not ask a second time as often.
+pub(crate) fn name(headers: &mut HeaderMap, upstream: &str) {
+    let Some(status) = Status::from_header_map(headers) else { return };
+    let error = Error::from(status);
+    if error.metadata("upstream").is_some() {
+        return;
+    }
+    let mut named = HeaderMap::new();
+    if Status::from(error.with("upstream", upstream)).add_header(&mut named).is_ok() {
+        headers.extend(named);
+    }
+}
+
 /// The status in an answer's headers or trailers, if it has one: the code, and for tonic's own timeout the right one.
 pub(crate) fn code(headers: &HeaderMap) -> Option<i32> {
     let status = headers.get("grpc-status")?.to_str().ok()?.parse::<i32>().ok()?;
@@ -112,6 +126,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         Status::unavailable("draining").add_header(&mut headers).expect("headers");
         assert!(!is_of_another(&headers, "rooms"));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_say_who_failed_is_told() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-other", HeaderValue::from_static("kept"));
+        Status::unavailable("no database").add_header(&mut headers).expect("headers");
+        name(&mut headers, "rooms");
+        assert!(is_of_another(&headers, "edge") && !is_of_another(&headers, "rooms"));
+        name(&mut headers, "edge");
+        assert!(!is_of_another(&headers, "rooms"), "who said so first stays");
+        let status = Status::from_header_map(&headers).expect("a status");
+        assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, "no database"));
+        assert_eq!(headers.get_all("grpc-status").iter().count(), 1);
+        assert_eq!(headers["x-other"], "kept");
     }
 
     #[test]

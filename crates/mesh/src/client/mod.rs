@@ -20,6 +20,8 @@ mod outgoing;
 mod resilience;
 mod resolve;
 mod retry;
+#[cfg(test)]
+mod simulation;
 mod upstream;
 mod wire;
 

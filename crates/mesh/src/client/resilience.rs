@@ -57,7 +57,7 @@ pub struct Resilience {
     pub breaker_pause_max: Duration,
     /// Failures in a row that take one endpoint out of several out of the rotation. Never more than half of them.
     pub eject_failures: u32,
-    /// How often names are resolved again, with jitter.
+    /// How often names are resolved again at the latest; up to a third sooner, so that not all do at once.
     #[serde(with = "text::duration")]
     pub resolve_interval: Duration,
 }

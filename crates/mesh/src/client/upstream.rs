@@ -95,6 +95,9 @@ impl Upstream {
         failure::correct(&mut head.headers);
         let code = failure::code(&head.headers).or(Some(failure::code_of_http(head.status)).filter(|c| *c != 0));
         if let Some(code) = code {
+            if code == tonic::Code::Unavailable as i32 {
+                failure::name(&mut head.headers, &self.name);
+            }
             call.end(code);
             return Ok(Response::from_parts(head, body));
         }

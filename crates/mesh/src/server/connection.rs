@@ -1,23 +1,31 @@
 //! One accepted connection, from its first byte to its last.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::TryFutureExt as _;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use sensormesh_types::random;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::LazyConfigAcceptor;
 use tower::ServiceExt as _;
 
 use super::drain::Drain;
 use super::listen::Rules;
 use super::replay::{Protocol, Replay};
+use super::stall::{Noted, Patience, Streams, Turn, Turns};
 use crate::identity::{Peer, PeerAddr};
 use crate::turn::last;
 use crate::{Identity, ServerLimits, tls};
+
+/// How long a handshake keeps its place among those at once.
+const PLACE: Duration = Duration::from_millis(500);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,7 +34,7 @@ pub(super) async fn serve<S, B, H>(
     stream: tokio::net::TcpStream,
     address: SocketAddr,
     held: H,
-    rules: std::sync::Arc<Rules>,
+    rules: Arc<Rules>,
     app: S,
     drain: Drain,
 ) where
@@ -36,7 +44,7 @@ pub(super) async fn serve<S, B, H>(
         + Sync
         + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
     H: Unpin + Send + 'static,
 {
@@ -44,13 +52,25 @@ pub(super) async fn serve<S, B, H>(
     let Some(source) = &rules.tls else {
         return run(stream, address, None, held, &rules, app, drain).await;
     };
-    let acceptor = tokio_rustls::TlsAcceptor::from(source());
+    let patience = rules.limits.handshake_timeout;
     let handshake = async {
-        let _place = rules.handshakes.acquire().await.ok()?;
-        timeout(rules.limits.handshake_timeout, acceptor.accept(stream)).await.ok()?.ok()
+        // who has not said anything needs no place, and takes none from those who have
+        let greeting = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let greeting = timeout(patience, greeting).await.ok()?.ok()?;
+        let place = rules.handshakes.acquire().await.ok()?;
+        let mut shaking = greeting.into_stream(source());
+        let shaking = async {
+            // the work is done by then; who only waits for the peer gives the place back
+            if let Ok(shaken) = timeout(PLACE, &mut shaking).await {
+                return shaken;
+            }
+            drop(place);
+            shaking.await
+        };
+        timeout(patience, shaking).await.ok()?.ok()
     };
     // a place to shake hands is waited for no longer than the handshake itself may take
-    let shaken = timeout(rules.limits.handshake_timeout * 2, handshake);
+    let shaken = timeout(patience * 2, handshake);
     let Some(Ok(Some(stream))) = drain.closing.cut(shaken).await else {
         tracing::debug!(%address, "the TLS handshake failed or took too long");
         return;
@@ -76,7 +96,7 @@ async fn run<T, S, B, H>(
         + Sync
         + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
     H: Unpin + Send + 'static,
 {
@@ -86,17 +106,21 @@ async fn run<T, S, B, H>(
         tracing::debug!(%address, "the connection said nothing and was closed");
         return;
     };
-    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+    let serve = move |mut request: http::Request<Incoming>, turn: Arc<Turn>| {
         request.extensions_mut().insert(PeerAddr(address));
         if let Some(identity) = &identity {
             request.extensions_mut().insert(Peer(identity.clone()));
         }
-        app.clone().oneshot(request)
-    });
+        app.clone().oneshot(request).map_ok(|response| response.map(|body| Noted::new(body, turn)))
+    };
     let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http2 => {
-            let connection = http2(limits).serve_connection(io, service);
+            let turns = Turns::default();
+            let (patience, stalled) = (limits.stalled_after, rules.stalled.clone());
+            let streams = Streams { turns: turns.clone(), patience, stalled };
+            let service = hyper::service::service_fn(move |request| serve(request, turns.next()));
+            let connection = http2(limits, streams).serve_connection(io, service);
             tokio::pin!(connection);
             let mut age = Age::new(limits);
             loop {
@@ -114,6 +138,9 @@ async fn run<T, S, B, H>(
             }
         }
         Protocol::Http1 if rules.http1 => {
+            let turn = Arc::<Turn>::default();
+            let mut patience = Patience::new(Arc::clone(&turn), limits.stalled_after);
+            let service = hyper::service::service_fn(move |request| serve(request, Arc::clone(&turn)));
             let connection = http1(limits).serve_connection(io, service).with_upgrades();
             tokio::pin!(connection);
             let mut age = Age::new(limits);
@@ -122,6 +149,10 @@ async fn run<T, S, B, H>(
                     biased;
                     ended = connection.as_mut() => {
                         if let Err(error) = ended { tracing::debug!(%address, %error, "the connection broke"); }
+                        return;
+                    }
+                    () = poll_fn(|cx| patience.poll(cx)) => {
+                        rules.stalled.add(1);
                         return;
                     }
                     () = age.step(&drain) => {
@@ -168,8 +199,8 @@ impl Age {
     }
 }
 
-fn http2(limits: &ServerLimits) -> hyper::server::conn::http2::Builder<TokioExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+fn http2(limits: &ServerLimits, streams: Streams) -> hyper::server::conn::http2::Builder<Streams> {
+    let mut builder = hyper::server::conn::http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.concurrent_streams)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use sensormesh_observability::metrics::{self, LevelGuard};
+use sensormesh_observability::metrics::{self, Counter, LevelGuard};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -40,13 +40,15 @@ pub(super) struct Rules {
     pub(super) tls: Option<TlsSource>,
     pub(super) http1: bool,
     pub(super) handshakes: Semaphore,
+    pub(super) stalled: Counter,
 }
 
 impl Door {
     /// A plaintext door for HTTP/1.1 and HTTP/2. `service` is the label of its metrics.
     pub fn new(service: &'static str, listener: TcpListener, limits: ServerLimits) -> Self {
         let handshakes = Semaphore::new(limits.handshakes as usize);
-        Self { service, listener, rules: Rules { limits, tls: None, http1: true, handshakes } }
+        let stalled = metrics::shed(service, "stalled");
+        Self { service, listener, rules: Rules { limits, tls: None, http1: true, handshakes, stalled } }
     }
 
     /// Asks for TLS, with the configuration that `source` returns for each connection. ALPN is the configuration's.
@@ -96,7 +98,7 @@ where
         + Sync
         + 'static,
     S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Door { service, listener, rules } = door;

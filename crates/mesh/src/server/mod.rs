@@ -14,6 +14,7 @@ mod reflection;
 mod replay;
 mod running;
 mod stack;
+mod stall;
 mod tasks;
 mod whence;
 
@@ -21,4 +22,4 @@ pub use authorize::authorize;
 pub use drain::{Calls, Drain};
 pub use listen::{Door, listen};
 pub use running::{Listeners, Running, serve};
-pub use whence::bearer;
+pub use whence::{ACCEPTED_TIME, bearer};

@@ -186,7 +186,9 @@ impl Inner {
         let headers = &request.headers;
         let deadline = Deadline::new(began, headers, target.policy.deadline, target.server_stream);
         let peer = whence::peer(self.mesh.config(), headers, &request.extensions)?;
-        let user = whence::user(self.mesh.verifier(), headers, target.policy.public)?;
+        let now = self.mesh.clock().now_micros();
+        let accepted = if target.policy.spool { whence::accepted(headers, peer.as_ref(), now)? } else { None };
+        let user = whence::user(self.mesh.verifier(), headers, target.policy.public, accepted)?;
         let (principal, scope) = authorize(target.policy, peer.as_ref(), user.as_deref())?;
         if user.is_some() && target.policy.min_role >= Some(Role::Admin) {
             self.revocations_are_fresh()?;
@@ -199,7 +201,8 @@ impl Inner {
             authorization: user.as_ref().and_then(|_| text("authorization")),
             request_id: text("x-request-id").filter(|id| id.len() <= LONGEST_ID).unwrap_or_default(),
         };
-        let caller = Caller { principal, scope, peer: peer.map(|peer| peer.service), traceparent };
+        let peer = peer.map(|peer| peer.service);
+        let caller = Caller { principal, scope, peer, traceparent, accepted_time: accepted };
         Ok(Admitted { places, deadline, caller, user, context })
     }
 

@@ -8,6 +8,15 @@ use sensormesh_types::{Error, Result};
 use crate::identity::{PEER_HEADER, Peer, PeerAddr};
 use crate::{Claims, Config, Identity, Transport, Verifier};
 
+/// The header in which the edge says when it accepted a call that it kept: microseconds since the Unix epoch.
+pub const ACCEPTED_TIME: &str = "sensormesh-accepted-time";
+/// How long a call may be kept, microseconds: `auth` keeps keys and revocations for as long.
+const LONGEST_KEPT: i64 = 24 * 3600 * 1_000_000;
+/// How far clocks may differ, microseconds.
+const LEEWAY: i64 = 30_000_000;
+/// The one that accepts calls for others.
+const EDGE: &str = "edge";
+
 /// Envoy's header for the identity it proved.
 const XFCC: &str = "x-forwarded-client-cert";
 
@@ -86,10 +95,34 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     Ok(Some(token.trim()))
 }
 
+/// When the edge accepted a call that it delivers now, microseconds since the Unix epoch. Nobody else is believed.
+pub(super) fn accepted(headers: &HeaderMap, peer: Option<&Identity>, now: i64) -> Result<Option<i64>> {
+    let Some(value) = headers.get(ACCEPTED_TIME) else { return Ok(None) };
+    if peer.is_none_or(|peer| peer.service != EDGE) {
+        return Err(Error::forbidden("only the edge says when a call was accepted"));
+    }
+    let accepted = value.to_str().ok().and_then(|text| text.parse::<i64>().ok());
+    match accepted.filter(|accepted| (now - LONGEST_KEPT..=now + LEEWAY).contains(accepted)) {
+        Some(accepted) => Ok(Some(accepted)),
+        None => Err(Error::precondition("ACCEPTED_TIME", "the call was accepted too long ago, or never")),
+    }
+}
+
 /// The verified user, if a token came with the call. A public method goes on without one where the token is no good: a
 /// browser with an old token must be able to log in.
-pub(super) fn user(verifier: &Verifier, headers: &HeaderMap, public: bool) -> Result<Option<Arc<Claims>>> {
-    let verified = bearer(headers).and_then(|token| token.map(|token| verifier.verify(token)).transpose());
+///
+/// The token of a call that the edge accepted before is looked at as of then: it may have expired since.
+pub(super) fn user(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    public: bool,
+    accepted: Option<i64>,
+) -> Result<Option<Arc<Claims>>> {
+    let verify = |token| match accepted {
+        Some(micros) => verifier.verify_as_of(token, micros.div_euclid(1_000_000)),
+        None => verifier.verify(token),
+    };
+    let verified = bearer(headers).and_then(|token| token.map(verify).transpose());
     match verified {
         Err(_) if public => Ok(None),
         verified => verified,
@@ -115,11 +148,11 @@ mod tests {
     }
 
     const ROOMS: &str = "spiffe://sensormesh.local/ns/sensormesh/sa/rooms";
-    const EDGE: &str = "spiffe://sensormesh.local/ns/sensormesh/sa/edge";
+    const EDGE_ID: &str = "spiffe://sensormesh.local/ns/sensormesh/sa/edge";
 
     #[test]
     fn the_last_element_of_xfcc_counts_and_only_from_the_proxy() {
-        let text = format!("By=x;URI={EDGE},By=y;Subject=\"CN=a,URI=b\";URI={ROOMS}");
+        let text = format!("By=x;URI={EDGE_ID},By=y;Subject=\"CN=a,URI=b\";URI={ROOMS}");
         let headers = headers(XFCC, &text);
         let config = config(Transport::Mesh);
         let found = peer(&config, &headers, &from("127.0.0.6:1234")).expect("peer").expect("identity");
@@ -141,6 +174,24 @@ mod tests {
             let mut extensions = Extensions::new();
             extensions.insert(Peer(text.parse().expect("identity")));
             assert!(peer(&config(Transport::Mtls), &HeaderMap::new(), &extensions).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_edge_says_when_a_call_was_accepted() {
+        let now = 1_800_000_000_000_000;
+        let (edge, rooms) = (Identity::new("d", "n", "edge"), Identity::new("d", "n", "rooms"));
+        let at = |micros: i64| headers(ACCEPTED_TIME, &micros.to_string());
+        assert_eq!(accepted(&HeaderMap::new(), Some(&rooms), now).expect("none"), None);
+        assert_eq!(accepted(&at(now - 1), Some(&edge), now).expect("kept"), Some(now - 1));
+        for (headers, peer) in [
+            (at(now), Some(&rooms)),
+            (at(now), None),
+            (at(now - LONGEST_KEPT - 1), Some(&edge)),
+            (at(now + LEEWAY + 1), Some(&edge)),
+            (headers(ACCEPTED_TIME, "yesterday"), Some(&edge)),
+        ] {
+            assert!(accepted(&headers, peer, now).is_err(), "{headers:?} {peer:?}");
         }
     }
 

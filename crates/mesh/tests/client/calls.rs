@@ -72,7 +72,7 @@ async fn a_service_that_calls_for_itself_forwards_no_token() {
 }
 
 #[tokio::test]
-async fn the_deadline_shrinks_hop_by_hop() {
+async fn f37_the_deadline_shrinks_hop_by_hop() {
     // each hop is served within the time it was given and calls the next
     let depth = Arc::<Mutex<Vec<u64>>>::default();
     let registry = LocalRegistry::new();
@@ -101,7 +101,7 @@ async fn the_deadline_shrinks_hop_by_hop() {
 }
 
 #[tokio::test]
-async fn a_spent_budget_makes_no_call() {
+async fn f37_a_spent_budget_makes_no_call() {
     let fake = Fake::well();
     let running = fake.listen().await;
     let mesh = edge(&[("devices", vec![running.address])], quick());
@@ -209,7 +209,7 @@ async fn an_answer_that_speaks_of_another_service_is_not_held_against_this_one()
 }
 
 #[tokio::test]
-async fn the_breaker_opens_tries_again_and_closes() {
+async fn f34_the_breaker_opens_tries_again_and_closes() {
     let well = Arc::<std::sync::atomic::AtomicBool>::default();
     let now = Arc::clone(&well);
     let fake = Fake::new(move |_| {
@@ -254,7 +254,7 @@ async fn a_reset_closes_the_breaker_at_once() {
 }
 
 #[tokio::test]
-async fn too_many_calls_at_once_are_refused_with_a_hint() {
+async fn f34_too_many_calls_at_once_are_refused_with_a_hint() {
     let fake = Fake::new(|_| std::future::pending());
     let running = fake.listen().await;
     let mesh = edge(&[("devices", vec![running.address])], Resilience { calls_in_flight: 2, ..quick() });

@@ -1,14 +1,11 @@
 //! Where calls go when addresses are dead, silent, or vanish.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sensormesh_mesh::client::{BreakerMode, Resilience};
+use sensormesh_testkit::proxy::Proxy;
 use sensormesh_types::{Code, Error};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::fake::*;
@@ -88,7 +85,7 @@ async fn an_endpoint_that_keeps_failing_is_taken_out_of_several() {
 }
 
 #[tokio::test]
-async fn a_listener_that_never_speaks_is_not_connected() {
+async fn f27_a_listener_that_never_speaks_is_not_connected() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = silent.local_addr().expect("its address");
     let held = tokio::spawn(async move {
@@ -147,7 +144,7 @@ async fn a_lost_connection_is_one_failure_however_many_calls_it_carried() {
 }
 
 #[tokio::test]
-async fn names_are_looked_up() {
+async fn f26_names_are_looked_up() {
     let fake = Fake::well();
     let running = fake.listen().await;
     let entry = format!("dns:localhost:{}", running.address.port());
@@ -162,49 +159,8 @@ async fn names_are_looked_up() {
     create_token(&mesh).await.expect("an answer, on the one of the addresses that is served");
 }
 
-/// Passes bytes on until it is told to swallow those of the connections there are; new ones pass.
-struct Wire {
-    address: SocketAddr,
-    swallowing: Arc<AtomicBool>,
-}
-
-impl Wire {
-    async fn to(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let swallowing = Arc::<AtomicBool>::default();
-        let told = Arc::clone(&swallowing);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(upstream).await else { continue };
-                let born_silent = told.load(Ordering::SeqCst);
-                let told = Arc::clone(&told);
-                let (near_read, near_write) = near.into_split();
-                let (far_read, far_write) = far.into_split();
-                let passes = move || born_silent || !told.load(Ordering::SeqCst);
-                tokio::spawn(pass(near_read, far_write, passes.clone()));
-                tokio::spawn(pass(far_read, near_write, passes));
-            }
-        });
-        Self { address, swallowing }
-    }
-}
-
-async fn pass(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    passes: impl Fn() -> bool,
-) {
-    let mut buffer = vec![0; 16 << 10];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if passes() && to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-}
-
 #[tokio::test]
-async fn a_peer_that_vanishes_is_noticed_and_reconnected_to() {
+async fn f21_a_peer_that_vanishes_is_noticed_and_reconnected_to() {
     let fake = Fake::new(|asked| async move {
         if asked.path.ends_with("WatchDevices") {
             return watched(1, true);
@@ -212,7 +168,7 @@ async fn a_peer_that_vanishes_is_noticed_and_reconnected_to() {
         message(&sensormesh_proto::devices::v1::GetDeviceResponse::default())
     });
     let running = fake.listen().await;
-    let wire = Wire::to(running.address).await;
+    let wire = Proxy::to(running.address).await.expect("a proxy");
     let rules = Resilience {
         keepalive_interval: Duration::from_millis(200),
         keepalive_timeout: Duration::from_millis(200),
@@ -222,7 +178,7 @@ async fn a_peer_that_vanishes_is_noticed_and_reconnected_to() {
     get_device(&mesh).await.expect("an answer");
     let mut stream = watch_devices(&mesh).await.expect("a stream");
     stream.message().await.expect("a message").expect("the first");
-    wire.swallowing.store(true, Ordering::SeqCst);
+    wire.lose();
     let started = Instant::now();
     let noticed = tokio::time::timeout(Duration::from_secs(3), stream.message()).await.expect("noticed");
     let error = Error::from(noticed.expect_err("the peer is gone"));
@@ -236,10 +192,10 @@ async fn a_peer_that_vanishes_is_noticed_and_reconnected_to() {
 async fn calls_that_get_no_answer_leave_their_connection_before_the_keep_alive_does() {
     let fake = Fake::well();
     let running = fake.listen().await;
-    let wire = Wire::to(running.address).await;
+    let wire = Proxy::to(running.address).await.expect("a proxy");
     let mesh = edge(&[("devices", vec![wire.address])], plain());
     get_device(&mesh).await.expect("an answer");
-    wire.swallowing.store(true, Ordering::SeqCst);
+    wire.lose();
     let short = || async {
         let deadline = Some(Instant::now() + Duration::from_millis(100));
         let context = sensormesh_mesh::Context { deadline, ..Default::default() };

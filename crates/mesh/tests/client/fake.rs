@@ -156,7 +156,7 @@ pub async fn refusing() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
-fn framed(message: &impl Message) -> Bytes {
+pub fn framed(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(message.encoded_len()).expect("a small message"));
@@ -189,7 +189,7 @@ pub fn flowing(count: usize) -> Response<Body> {
     }))
 }
 
-fn messages(stream: impl futures::Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Response<Body> {
+pub fn messages(stream: impl futures::Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Response<Body> {
     use futures::StreamExt as _;
     let end = async {
         let mut trailers = HeaderMap::new();

@@ -2,7 +2,7 @@
 
 mod calls;
 mod endpoints;
-mod fake;
+pub mod fake;
 mod identity;
 mod requests;
 mod streams;

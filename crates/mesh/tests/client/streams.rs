@@ -21,7 +21,7 @@ fn talkative() -> Fake {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_thousand_streams_given_up_leave_a_bystander_alone() {
+async fn f56_three_thousand_streams_given_up_leave_a_bystander_alone() {
     let fake = talkative();
     let running = fake.listen().await;
     // one connection for all of them: the bystander is as near as it can be

@@ -54,7 +54,7 @@ async fn a_stream_ends_cleanly_at_its_greatest_age() {
 }
 
 #[tokio::test]
-async fn a_panic_is_the_end_of_its_own_call_only() {
+async fn f06_a_panic_is_the_end_of_its_own_call_only() {
     let world = World::start().await;
     let client = world.devices("adapters");
     let bystander = client.clone().watch_devices(watch("")).await.expect("a stream");

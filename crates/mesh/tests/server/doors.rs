@@ -22,7 +22,7 @@ async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_cut() {
+async fn f55_a_silent_connection_is_cut() {
     let world = World::with(|config| {
         config.limits.first_byte_timeout = Duration::from_millis(100);
         config.limits.handshake_timeout = Duration::from_millis(300);
@@ -39,7 +39,7 @@ async fn a_silent_connection_is_cut() {
 }
 
 #[tokio::test]
-async fn a_stop_with_open_streams_and_silent_connections_ends_in_time() {
+async fn f75_a_stop_with_open_streams_and_silent_connections_ends_in_time() {
     let world = World::start().await;
     let limit = world.config.limits.drain() + Duration::from_secs(1);
     let _silent = TcpStream::connect(world.address()).await.expect("connected");
@@ -124,7 +124,7 @@ async fn a_connection_is_told_to_go_when_it_is_old_and_its_calls_go_on() {
 }
 
 #[tokio::test]
-async fn an_address_has_only_so_many_connections() {
+async fn f55_an_address_has_only_so_many_connections() {
     let world = World::with(|config| config.limits.connections_per_address = 2).await;
     let first = TcpStream::connect(world.address()).await.expect("connected");
     let _second = TcpStream::connect(world.address()).await.expect("connected");

@@ -4,4 +4,4 @@ mod calls;
 mod doors;
 mod identities;
 mod tokens;
-mod world;
+pub mod world;

@@ -255,7 +255,7 @@ async fn without_any_key_a_token_is_not_refused_but_put_off() {
 }
 
 #[test]
-fn a_token_expires_with_the_clock_also_in_the_cache() {
+fn f38_a_token_expires_with_the_clock_also_in_the_cache() {
     let clock = Clock::fixed(Clock::system().now_micros());
     let verifier = sensormesh_mesh::Verifier::new(clock.clone());
     let signer = Signer::es256("k1");
@@ -267,6 +267,24 @@ fn a_token_expires_with_the_clock_also_in_the_cache() {
     verifier.verify(&token).expect("within the leeway");
     clock.advance(std::time::Duration::from_secs(20));
     assert_eq!(verifier.verify(&token).expect_err("expired").reason(), "TOKEN_EXPIRED");
+}
+
+#[test]
+fn a_token_is_good_as_of_when_it_was_presented_unless_it_was_revoked_since() {
+    let clock = Clock::fixed(Clock::system().now_micros());
+    let verifier = sensormesh_mesh::Verifier::new(clock.clone());
+    let signer = Signer::es256("k1");
+    verifier.update_keys([signer.public()]);
+    let claims = claims(Role::Operator);
+    let (token, presented) = (signer.sign(&signer.header(), &claims), clock.now_seconds());
+    clock.advance(std::time::Duration::from_secs(3600));
+    assert_eq!(verifier.verify(&token).expect_err("expired").reason(), "TOKEN_EXPIRED");
+    verifier.verify_as_of(&token, presented).expect("good then");
+    assert_eq!(verifier.verify_as_of(&token, presented + 700).expect_err("too late").reason(), "TOKEN_EXPIRED");
+    let subject = sensormesh_mesh::token::Subject::User(claims["sub"].as_str().expect("a subject").to_owned());
+    let (revoked_at, expires_at) = (clock.now_seconds(), i64::MAX);
+    verifier.revoke(sensormesh_mesh::token::Revocation { subject, revoked_at, expires_at });
+    assert_eq!(verifier.verify_as_of(&token, presented).expect_err("revoked").reason(), "TOKEN_REVOKED");
 }
 
 /// An `auth` that streams the events it is given, each to whoever watches, the first ones again to everybody.

@@ -82,8 +82,8 @@ impl Devices {
         let ticks = futures::stream::unfold(0, move |n| {
             let what = what.clone();
             async move {
-                if n > 0 {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                if n > 0 && what != "flood" {
+                    tokio::time::sleep(Duration::from_millis(if what == "calm" { 60_000 } else { 20 })).await;
                 }
                 match (what.as_str(), n) {
                     ("panic", 1) => panic!("as asked"),
@@ -91,7 +91,8 @@ impl Devices {
                     ("internal", 2) | ("two", 2) => return None,
                     _ => {}
                 }
-                Some((Ok(WatchDevicesResponse { cursor: n.to_string(), ..Default::default() }), n + 1))
+                let cursor = if what == "flood" { "x".repeat(16 << 10) } else { n.to_string() };
+                Some((Ok(WatchDevicesResponse { cursor, ..Default::default() }), n + 1))
             }
         });
         Response::new(stream(ticks))
@@ -250,6 +251,7 @@ pub fn connect(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Channe
         let config = Arc::clone(&config);
         async move {
             let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
             let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
             let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await?;
             Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))

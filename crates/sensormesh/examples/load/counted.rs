@@ -30,7 +30,9 @@ pub async fn unary(channel: Channel, calls: usize) -> Result<()> {
             for number in share {
                 let time = Some(time::from_nanos(base + i64::try_from(number)? * 1000));
                 let sensor_id = format!("bench.u{worker}");
-                client.ingest_reading(IngestReadingRequest { sensor_id, time, value: Some(612.0) }).await?;
+                client
+                    .ingest_reading(IngestReadingRequest { sensor_id, time, value: Some(612.0), ..Default::default() })
+                    .await?;
             }
             anyhow::Ok(())
         });

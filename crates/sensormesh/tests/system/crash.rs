@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use sensormesh_testkit::chance::Chance;
 use sensormesh_testkit::system::{Shape, System};
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -23,30 +24,6 @@ const LOADS: [&[&str]; 2] = [
     &["--sensors", "40", "--lanes", "2", "--batch", "200", "--rate", "20000"],
     &["--calls", "--sensors", "24", "--lanes", "8", "--batch", "3", "--rate", "600"],
 ];
-
-/// Numbers drawn from a seed (SplitMix64), which a failure is told with.
-pub struct Chance(u64);
-
-impl Chance {
-    fn new() -> Self {
-        let seed = u64::from_le_bytes(sensormesh_types::random::bytes());
-        eprintln!("seed {seed}");
-        Self(seed)
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((bits ^ (bits >> 31)) % end as u64).expect("small")
-    }
-
-    fn millis(&mut self, from: usize, to: usize) -> Duration {
-        Duration::from_millis((from + self.below(to - from)) as u64)
-    }
-}
 
 /// What is done to the system at each point.
 #[derive(Clone, Copy, PartialEq)]
@@ -89,7 +66,7 @@ fn faults(found: &Value) -> Vec<&'static str> {
 
 /// Harms a system under load so many times; answers what each load found.
 async fn run(harm: Harm, points: u32) -> Result<Vec<Value>> {
-    let mut chance = Chance::new();
+    let mut chance = Chance::new("crash");
     let work = tempfile::tempdir()?;
     let mut system = builder(Shape::OneProcess).start().await?;
     let cut = match harm {

@@ -8,6 +8,7 @@ mod commissioning;
 mod crash;
 mod disk;
 mod failure;
+mod faults;
 mod identity;
 mod life;
 mod load;
@@ -17,6 +18,7 @@ mod powercut;
 mod readings;
 mod recordings;
 mod replicas;
+mod spool;
 mod streams;
 
 use sensormesh_testkit::system::{Builder, Shape, System};

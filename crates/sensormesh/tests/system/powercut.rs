@@ -6,9 +6,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sensormesh_testkit::chance::Chance;
 use sensormesh_testkit::system::System;
-
-use crate::crash::Chance;
 
 /// A disk writes a sector whole or not at all.
 const SECTOR: u64 = 512;

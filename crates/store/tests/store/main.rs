@@ -7,6 +7,7 @@ mod faults;
 mod keeping;
 mod log;
 mod schema;
+mod spool;
 mod tenants;
 
 use std::path::PathBuf;

@@ -2,17 +2,21 @@
 
 mod procedure;
 mod resource;
+mod unary;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, Response, StatusCode, header};
 use sensormesh_mesh::server::Drain;
 use sensormesh_mesh::{Mesh, Shutdown};
 use sensormesh_observability::{metrics, trace};
+use sensormesh_store::spool::Spool;
 use sensormesh_types::Error;
 use tokio::time::Instant;
 use tonic::Status;
@@ -44,6 +48,7 @@ struct Inner {
     unread: Unread,
     drain: Arc<OnceLock<Drain>>,
     refused: Refused,
+    spool: Option<Spool>,
 }
 
 struct Refused {
@@ -60,13 +65,14 @@ struct Note {
 }
 
 impl Front {
-    /// Prepares the edge. Streams end and calls are counted as `drain` says.
+    /// Prepares the edge. Streams end and calls are counted as `drain` says. Without a spool no call is kept.
     pub fn new(
         config: Config,
         mesh: &Mesh,
         contract: Arc<Contract>,
         tickets: Tickets,
         drain: Arc<OnceLock<Drain>>,
+        spool: Option<Spool>,
     ) -> Result<Self, Error> {
         config.check()?;
         let loopback = config.address().ip().is_loopback() && config.behind_proxy.is_empty();
@@ -78,7 +84,8 @@ impl Front {
             origin: metrics::edge_refused("origin"),
         };
         let (mesh, unread) = (mesh.clone(), Unread::default());
-        Ok(Self(Arc::new(Inner { contract, mesh, config, origins, limits, tickets, unread, drain, refused })))
+        let inner = Inner { contract, mesh, config, origins, limits, tickets, unread, drain, refused, spool };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Forgets callers that have been quiet.
@@ -86,8 +93,17 @@ impl Front {
         self.0.limits.forget();
     }
 
-    /// Answers one request.
-    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    /// Answers one request, also where answering it panics.
+    pub async fn respond(&self, request: Request<Body>) -> Response<Body> {
+        AssertUnwindSafe(self.answer(request)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("answering a request panicked");
+            let mut response = Response::new(Body::from(r#"{"code":13,"message":"internal error","details":[]}"#));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let inner = &*self.0;
         let (parts, body) = request.into_parts();

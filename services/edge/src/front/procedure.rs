@@ -115,7 +115,7 @@ impl Inner {
     fn target(&self, path: &str, headers: &HeaderMap) -> Result<Option<Target>, Failure> {
         let own = |role, stream| Target {
             service: inward::EDGE.to_owned(),
-            policy: Policy { public: false, min_role: Some(role), deadline: Duration::ZERO, cost: 1 },
+            policy: Policy { public: false, min_role: Some(role), deadline: Duration::ZERO, cost: 1, spool: false },
             client_streaming: stream,
             stream,
         };

@@ -8,6 +8,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use http::header::{CONNECTION, UPGRADE, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method as Verb, Response, StatusCode};
+use http_body_util::Full;
 use sensormesh_types::{Code, Error};
 
 use super::{Inner, Note, text};
@@ -69,11 +70,11 @@ impl Inner {
         let bytes = rest::collect(&parts.headers, body, self.config.body).await?;
         let message = rest::request(&self.contract, route, &asked, &parts.headers, &bytes)?;
         let mut response = if method.server_streaming {
+            let message = tonic::body::Body::new(Full::new(message));
             self.stream(index, message, &parts.headers, visitor).await?
         } else {
             let _counted = self.drain().calls.enter();
-            let response = self.inward(&method.service, method, visitor.headers(), message, visitor).await?;
-            let response = rest::answer(&self.contract, route, response, self.config.answer).await?;
+            let response = self.unary(index, message, visitor).await?;
             // JSON is longer than the message it was made of, and that was no longer than it may be
             self.unread.hand_over(response, &visitor.payer(), u64::MAX).await?
         };

@@ -74,6 +74,14 @@ pub fn of(
     if let Some(body) = request_body(contract, route, schemas) {
         operation["requestBody"] = body;
     }
+    if method.policy.spool
+        && let Some(receipt) = contract.pool.get_message_by_name("sensormesh.edge.v1.Receipt")
+    {
+        let description =
+            "The service cannot be reached; the edge has kept the call and will make it. A receipt tells.";
+        let content = json!({"application/json": {"schema": schemas.message(&receipt)}});
+        operation["responses"]["202"] = json!({"description": description, "content": content});
+    }
     (path, operation)
 }
 

@@ -112,7 +112,8 @@ async fn plain_http_for_everybody_is_refused_in_words() {
     };
     let mesh = Mesh::new(config, "edge", sensormesh_types::Clock::system()).expect("a mesh");
     let open = sensormesh_edge::Config { listen: "0.0.0.0:0".parse().ok(), ..Default::default() };
-    let error = sensormesh_edge::start(open, &mesh).await.expect_err("refused");
+    let contract = sensormesh_edge::contract::Contract::built_in().expect("the contracts");
+    let error = sensormesh_edge::prepare(open, &mesh, contract, None).await.expect_err("refused");
     assert!(error.message().contains("--tls-cert"), "{error}");
 }
 

@@ -351,7 +351,7 @@ impl World {
         };
         change(&mut config);
         let mesh = join("edge");
-        let edge = prepare(config, &mesh, contract).await.expect("an edge");
+        let edge = prepare(config, &mesh, contract, None).await.expect("an edge");
         let address = edge.address;
         running.push(serve(edge.service, &mesh, Listeners::default(), shutdown.clone()).await.expect("served"));
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();

@@ -130,7 +130,8 @@ impl Api {
             value: request.value,
             ..pb::Reading::default()
         };
-        let readings = pb::IngestReadingsRequest { readings: vec![reading], ..pb::IngestReadingsRequest::default() };
+        let (readings, batch_id) = (vec![reading], request.batch_id);
+        let readings = pb::IngestReadingsRequest { readings, batch_id, ..pb::IngestReadingsRequest::default() };
         let answer = self.take_rows(caller, readings).await.map_err(as_single)?;
         let verdict = answer.results.first().map_or(Verdict::Accepted as i32, |result| result.verdict);
         Ok(pb::IngestReadingResponse { verdict, cursor: answer.cursor })
@@ -140,6 +141,7 @@ impl Api {
     async fn sort(&self, sender: &Sender, readings: &[pb::Reading], backfill: bool) -> Result<Intake> {
         let now = self.engine.clock.now_nanos();
         let window = Window::at(now, backfill);
+        let received = sender.accepted_time.map_or(now, |micros| micros.saturating_mul(1000));
         let mut intake = Intake::default();
         let ids = readings.iter().map(|reading| reading.sensor_id.as_str());
         let places = sender::places(&self.engine, &self.registry, sender, ids).await?;
@@ -170,7 +172,7 @@ impl Api {
                 None => {
                     // several at one moment would be taken for revisions of each other
                     let next = without_time.entry(id).and_modify(|n| *n += 1).or_insert(0);
-                    (now + *next, Quality::TIME_OF_RECEIPT)
+                    (received + *next, Quality::TIME_OF_RECEIPT)
                 }
             };
             if let Some(verdict) = window.refuses(time) {

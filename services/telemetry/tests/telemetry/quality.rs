@@ -155,7 +155,8 @@ pub async fn late_readings_are_said_to_be_late_and_not_evaluated(engine: Engine)
     assert_eq!(not_evaluated, expected);
     // one reading alone
     let one = at(4, 1.0);
-    let one = pb::IngestReadingRequest { sensor_id: one.sensor_id, time: one.time, value: one.value };
+    let one =
+        pb::IngestReadingRequest { sensor_id: one.sensor_id, time: one.time, value: one.value, ..Default::default() };
     assert_eq!(call!(user.ingest_reading(one)).expect("taken").verdict, Verdict::Late as i32);
     // in columns they are counted; recorded data is never late
     let mut ingest = user.open().await;

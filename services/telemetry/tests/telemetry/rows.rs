@@ -30,7 +30,8 @@ pub async fn readings_come_back_as_they_were_sent(engine: Engine) {
     assert_eq!(call!(user.list_readings(list)).expect("list").unit, "[ppm]");
 
     // one reading without a time gets that of its receipt, and says so
-    let one = pb::IngestReadingRequest { sensor_id: "lab.t".into(), time: None, value: Some(21.5) };
+    let one =
+        pb::IngestReadingRequest { sensor_id: "lab.t".into(), time: None, value: Some(21.5), ..Default::default() };
     let answer = call!(user.ingest_reading(one)).expect("taken");
     assert_eq!(answer.verdict, Verdict::Accepted as i32);
     let list = pb::ListReadingsRequest { sensor_id: "lab.t".into(), ..Default::default() };
@@ -87,7 +88,7 @@ pub async fn a_request_of_which_nothing_can_be_taken_fails_and_names_the_fields(
     assert_eq!(error.code(), Code::Invalid);
     let fields: Vec<_> = error.fields().iter().map(|f| f.field.as_str()).collect();
     assert_eq!(fields, ["readings[0].value", "readings[1].time"]);
-    let one = pb::IngestReadingRequest { sensor_id: "lab.co2".into(), time: None, value: None };
+    let one = pb::IngestReadingRequest { sensor_id: "lab.co2".into(), time: None, value: None, ..Default::default() };
     let error = call!(user.ingest_reading(one)).expect_err("no value");
     assert_eq!(error.fields()[0].field, "value");
     assert!(user.readings("lab.co2").await.is_empty());

@@ -103,8 +103,8 @@ impl Asked {
         let size = found.len().min(size);
         let mut table = self.table(size);
         match self.whole_from {
-            Some(start) => table.extend(found.iter().take(size).map(|bucket| Bucket { start, ..bucket })),
-            None => table.extend(found.iter().take(size)),
+            Some(start) => table.extend(&found.iter().take(size).map(|bucket| Bucket { start, ..bucket })),
+            None => table.extend(&found.iter().take(size)),
         }
         table
     }

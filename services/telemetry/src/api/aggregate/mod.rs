@@ -137,7 +137,7 @@ impl Api {
             let mut table = asked.table(rows.len());
             for (start, levels) in rows {
                 match found.find(start) {
-                    Some(bucket) => table.extend(std::iter::once(bucket)),
+                    Some(bucket) => table.extend(&std::iter::once(bucket)),
                     None => asked.put_gap(start, levels.as_deref(), &mut table),
                 }
             }

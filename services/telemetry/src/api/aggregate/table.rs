@@ -29,7 +29,7 @@ impl Table {
     }
 
     /// Appends buckets with readings, column by column.
-    pub fn extend<'a>(&mut self, buckets: impl Iterator<Item = Bucket<'a>> + Clone) {
+    pub fn extend<'a>(&mut self, buckets: &(impl Iterator<Item = Bucket<'a>> + Clone)) {
         self.starts.extend(buckets.clone().map(|bucket| bucket.start));
         let count = |bucket: Bucket<'a>| u32::try_from(bucket.rollup.aggregate.count).unwrap_or(u32::MAX);
         self.counts.extend(buckets.clone().map(count));

@@ -1,0 +1,11 @@
+//! Faults of the catalogue, each with its number in the name of its test. What takes long is ignored here and run by
+//! `make test-faults`.
+
+mod abuse;
+mod calls;
+mod floods;
+mod links;
+mod raw;
+mod readers;
+mod storms;
+mod time;
