@@ -1,6 +1,6 @@
 //! The verdict: a sensor's tally, held to its limits, in words for whoever stands beside it.
 
-use sensormesh_proto::commissioning::v1::{Check, CheckKind, TestResult};
+use sensormesh_proto::commissioning::v1::{CheckKind, TestCheck, TestResult};
 
 use crate::limits::Limits;
 use crate::tally::{Tally, excused};
@@ -49,7 +49,7 @@ fn not_judged(words: impl Into<String>) -> Verdict {
 }
 
 /// The checks of one sensor.
-pub fn judge(seen: &Seen<'_>) -> Vec<Check> {
+pub fn judge(seen: &Seen<'_>) -> Vec<TestCheck> {
     let checks = [
         (CheckKind::Reporting, seen.reporting(), false),
         (CheckKind::Range, seen.range(), true),
@@ -60,7 +60,7 @@ pub fn judge(seen: &Seen<'_>) -> Vec<Check> {
     let check = |(kind, (result, summary), lasts): (CheckKind, Verdict, bool)| {
         let known = seen.over || (lasts && result == TestResult::Failed);
         let result = if known { result } else { TestResult::Unspecified };
-        Check { kind: kind.into(), result: result.into(), summary }
+        TestCheck { kind: kind.into(), result: result.into(), summary }
     };
     checks.into_iter().map(check).collect()
 }
@@ -213,7 +213,7 @@ impl Seen<'_> {
 }
 
 /// What the checks of a sensor come to, and why.
-pub fn overall(checks: &[Check]) -> Verdict {
+pub fn overall(checks: &[TestCheck]) -> Verdict {
     let of = |result: TestResult| checks.iter().filter(move |check| check.result == i32::from(result));
     let mut failures = of(TestResult::Failed).map(|check| check.summary.as_str()).peekable();
     if failures.peek().is_some() {

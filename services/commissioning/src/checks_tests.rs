@@ -188,7 +188,7 @@ fn while_it_runs_only_what_cannot_become_good_again_is_said() {
 
 #[test]
 fn a_sensor_passes_where_nothing_failed() {
-    let check = |result: TestResult| Check { kind: 1, result: result.into(), summary: "so it is".into() };
+    let check = |result: TestResult| TestCheck { kind: 1, result: result.into(), summary: "so it is".into() };
     let (good, open) = (check(TestResult::Passed), check(TestResult::NotJudged));
     assert_eq!(overall(&[good.clone(), open.clone()]), passed("1 check passed, 1 could not be judged".into()));
     assert_eq!(overall(&[good.clone(), check(TestResult::Failed), open]), failed("so it is".into()));

@@ -11,7 +11,7 @@ use crate::fakes::{Entry, sensor};
 use crate::system::{Engine, System, of_type, until};
 
 fn results(sensor: &proto::TestedSensor) -> Vec<TestResult> {
-    sensor.checks.iter().map(proto::Check::result).collect()
+    sensor.checks.iter().map(proto::TestCheck::result).collect()
 }
 
 pub async fn a_healthy_sensor_passes_and_a_sick_one_fails_the_test(engine: Engine) {
