@@ -8,6 +8,7 @@ mod keeping;
 mod log;
 mod schema;
 mod tenants;
+mod unclean;
 
 use std::path::PathBuf;
 
