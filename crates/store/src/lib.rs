@@ -31,8 +31,10 @@ mod sums;
 mod tail;
 pub mod testing;
 mod tx;
+mod unclean;
 mod upkeep;
 mod value;
+mod wal;
 mod watch;
 
 pub use breaker::{Health, State};

@@ -1,6 +1,6 @@
 //! The store itself: one database, opened by URL.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -15,7 +15,7 @@ use crate::migrate::{self, Migration};
 use crate::pools::{Kind, Pools};
 use crate::tail::Tail;
 use crate::tx::Access;
-use crate::{Config, Cursors, Engine, Health, Read, State, Tx, postgres, sums, upkeep};
+use crate::{Config, Cursors, Engine, Health, Read, State, Synchronous, Tx, postgres, sums, unclean, upkeep};
 
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
@@ -63,6 +63,7 @@ impl Store {
         let url = config.url.replace("{service}", service);
         let pools = if let Some(path) = sqlite_path(&url) {
             sums::unseal(&path)?;
+            verify(&path, config)?;
             Pools::sqlite(&path, config)?
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let separate = config.url.contains("{service}");
@@ -89,7 +90,10 @@ impl Store {
             Some(path) if !path.exists() => {
                 return Err(Error::precondition("DATABASE_FILE", format!("there is no {}", path.display())));
             }
-            Some(path) => Pools::to_look_at(&path, config),
+            Some(path) => {
+                verify(&path, config)?;
+                Pools::to_look_at(&path, config)
+            }
             None => {
                 let separate = config.url.contains("{service}");
                 Pools::postgres(postgres::prepare(&url, service, separate).await?, config)
@@ -227,6 +231,14 @@ impl Store {
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Store({}, {:?})", self.inner.service, self.engine())
+    }
+}
+
+/// Refuses a file that lost commits since it was last written, where each was synced.
+fn verify(path: &Path, config: &Config) -> Result<()> {
+    match config.synchronous {
+        Synchronous::Full => unclean::verify(path),
+        Synchronous::Normal => Ok(()),
     }
 }
 

@@ -4,29 +4,30 @@
 //! `VACUUM INTO` writes every page anew, in another order. Here a reader's transaction keeps the state from being
 //! overwritten: while it lasts, a checkpoint moves no page into the file that is newer than it, and the write-ahead log is not
 //! begun anew (<https://www.sqlite.org/wal.html>). So the file, with the pages of the log's committed frames over it, is the
-//! state of the last of those commits. The log's format: <https://www.sqlite.org/fileformat2.html#walformat>.
+//! state of the last of those commits.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sensormesh_types::{Code, Error, Result};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::error::translate;
+use crate::unclean;
+use crate::wal::{Frames, HEADER, header, wal_of};
 
-const HEADER: usize = 32;
-const FRAME: usize = 24;
 /// Bytes handed on at once.
 const RUN: usize = 1 << 20;
 /// The log can be begun anew once under a reader that reads the file alone; then the copy is made again.
 const ATTEMPTS: usize = 3;
 
-/// Opens a database file that is there, for reading.
+/// Opens a database file that is there, for reading. Refuses one that lost something.
 pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection> {
+    unclean::verify(path)?;
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(false).pragma("query_only", "ON");
     options.connect().await.map_err(|error| translate(error).0)
 }
@@ -83,12 +84,12 @@ fn attempt(from: &Path, to: &Path) -> io::Result<(Files, bool)> {
         return Err(damaged("its page size is none"));
     }
     let before = wal.as_ref().map(header).transpose()?.flatten();
-    let frames = match (&wal, &before) {
-        (Some(wal), Some(header)) => Frames::read(wal, header, page)?,
-        _ => Frames::default(),
+    let newer = match (&wal, &before) {
+        (Some(wal), Some(header)) => Pages::read(wal, header, page)?,
+        _ => Pages::default(),
     };
     let length = database.metadata()?.len();
-    let pages = frames.pages.unwrap_or(length / page as u64);
+    let pages = newer.count.unwrap_or(length / page as u64);
     let out = File::create(to)?;
     let mut run = vec![0; RUN.max(page)];
     let per_run = (run.len() / page) as u64;
@@ -102,7 +103,7 @@ fn attempt(from: &Path, to: &Path) -> io::Result<(Files, bool)> {
         database.read_exact_at(&mut bytes[..whole], offset)?;
         for (i, slot) in bytes.chunks_exact_mut(page).enumerate() {
             let number = at + i as u64 + 1;
-            match (frames.at.get(&number), &wal) {
+            match (newer.at.get(&number), &wal) {
                 (Some(place), Some(wal)) => wal.read_exact_at(slot, *place)?,
                 _ if i * page < whole => {}
                 _ => return Err(damaged("a page of it is missing")),
@@ -121,74 +122,28 @@ fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// SQLite puts the write-ahead log beside the file, under its name and `-wal`.
-pub(crate) fn wal_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
-}
-
-/// The header of a log; `None` where there is none yet.
-fn header(wal: &File) -> io::Result<Option<[u8; HEADER]>> {
-    let mut header = [0; HEADER];
-    match wal.read_exact_at(&mut header, 0) {
-        Ok(()) => Ok(Some(header)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Where the newest committed copy of each page lies in a log.
 #[derive(Default)]
-struct Frames {
+struct Pages {
     at: HashMap<u64, u64>,
     /// Pages of the database after the last commit; `None` where there is none.
-    pages: Option<u64>,
+    count: Option<u64>,
 }
 
-impl Frames {
+impl Pages {
     fn read(wal: &File, header: &[u8; HEADER], page: usize) -> io::Result<Self> {
-        let word =
-            |bytes: &[u8], at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let big = match word(header, 0) {
-            0x377f_0682 => false,
-            0x377f_0683 => true,
-            _ => return Ok(Self::default()),
+        let mut pages = Self::default();
+        let Some(mut frames) = Frames::of(wal, header).filter(|frames| frames.page_size() == page) else {
+            return Ok(pages);
         };
-        let mut sum = checksum((0, 0), &header[..24], big);
-        if sum != (word(header, 24), word(header, 28)) || word(header, 8) as usize != page {
-            return Ok(Self::default());
-        }
-        let mut frames = Self::default();
         let mut open: Vec<(u64, u64)> = Vec::new();
-        let mut frame = vec![0; FRAME + page];
-        let mut offset = HEADER as u64;
-        while wal.read_exact_at(&mut frame, offset).is_ok() {
-            sum = checksum(sum, &frame[..8], big);
-            sum = checksum(sum, &frame[FRAME..], big);
-            if frame[8..16] != header[16..24] || sum != (word(&frame, 16), word(&frame, 20)) {
-                break;
+        while let Some(frame) = frames.next()? {
+            open.push((frame.page.into(), frame.at));
+            if frame.pages > 0 {
+                pages.at.extend(open.drain(..));
+                pages.count = Some(frame.pages.into());
             }
-            open.push((u64::from(word(&frame, 0)), offset + FRAME as u64));
-            let pages = word(&frame, 4);
-            if pages > 0 {
-                frames.at.extend(open.drain(..));
-                frames.pages = Some(pages.into());
-            }
-            offset += frame.len() as u64;
         }
-        Ok(frames)
+        Ok(pages)
     }
-}
-
-fn checksum((mut a, mut b): (u32, u32), bytes: &[u8], big: bool) -> (u32, u32) {
-    for pair in bytes.chunks_exact(8) {
-        let word = |at: usize| {
-            let bytes = [pair[at], pair[at + 1], pair[at + 2], pair[at + 3]];
-            if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-        };
-        a = a.wrapping_add(word(0)).wrapping_add(b);
-        b = b.wrapping_add(word(4)).wrapping_add(a);
-    }
-    (a, b)
 }

@@ -15,6 +15,7 @@ use sqlx::Connection as _;
 
 use crate::error::translate;
 use crate::snapshot;
+use crate::wal::wal_of;
 
 const CHUNK: usize = 64 << 10;
 /// A start reads a file up to this size through, within some tenths of a second; of a greater one, [`crate::Store`]'s
@@ -34,7 +35,7 @@ pub async fn seal(path: &Path) -> Result<()> {
     let mut connection = snapshot::connect(path).await?;
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.map_err(fail)?;
     connection.close().await.map_err(fail)?;
-    if fs::metadata(snapshot::wal_of(path)).is_ok_and(|wal| wal.len() > 0) {
+    if fs::metadata(wal_of(path)).is_ok_and(|wal| wal.len() > 0) {
         return Ok(());
     }
     let text = lines(path).map_err(Error::internal)?;

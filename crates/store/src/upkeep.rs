@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Store;
 use crate::open::Inner;
 use crate::pools::Kind;
-use crate::snapshot::wal_of;
 use crate::tx::Access;
+use crate::wal::wal_of;
 
 /// How often it is looked whether the write-ahead log should be moved into the database file; that is done when it is
 /// larger than [`WAL`], or has been waiting for [`REST`].

@@ -9,6 +9,7 @@ mod log;
 mod schema;
 mod spool;
 mod tenants;
+mod unclean;
 
 use std::path::PathBuf;
 
