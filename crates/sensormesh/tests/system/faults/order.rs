@@ -14,7 +14,7 @@ async fn f04_killed_at_once_they_start_in_any_order() {
     let mut system = start(Shape::Split).await;
     let admin = system.admin().await.expect("token");
     let mut chance = Chance::new("order");
-    let mut order = ["edge", "auth", "devices", "telemetry", "adapters", "rooms"];
+    let mut order = ["edge", "auth", "devices", "telemetry", "adapters", "commissioning", "rooms"];
     for round in 0..3 {
         assert!(acknowledged(&system, &admin, round).await);
         system.kill().await.expect("killed");
