@@ -12,7 +12,35 @@ both_shapes!(
     a_bad_reading_is_named_by_index_field_and_reason,
     one_bad_reading_of_ten_leaves_nine,
     history_and_summaries_come_as_tables_too,
+    readings_are_deleted_only_where_it_is_said_which,
 );
+
+async fn readings_are_deleted_only_where_it_is_said_which(shape: Shape) {
+    let system = start(shape).await;
+    let admin = system.admin().await.expect("token");
+    let at = |hour: u32| format!("2026-01-01T{hour:02}:00:00Z");
+    let readings: Vec<_> = (0..5).map(|hour| json!({"sensorId": "lab.n", "time": at(hour), "value": hour})).collect();
+    let body = json!({"readings": readings, "backfill": true});
+    let (status, answer) = system.post("/v1/readings", &admin, &body).await.expect("answer");
+    assert_eq!(status, 200, "{answer}");
+    let delete = async |query: &str| {
+        let path = format!("/v1/sensors/lab.n/readings{query}");
+        system.send("DELETE", &path, Some(&admin), None).await.expect("answer")
+    };
+    // nothing is said, it is misspelt, or two things are
+    for (query, field) in [
+        ("", "all"),
+        ("?all=false", "all"),
+        ("?endTimes=2026-01-02T00:00:00Z", "endTimes"),
+        ("?all=true&endTime=2026-01-02T00:00:00Z", "all"),
+    ] {
+        let (status, answer) = delete(query).await;
+        assert!(status == 400 && answer.to_string().contains(field), "{query:?}: {status} {answer}");
+    }
+    assert_eq!(delete("?endTime=2026-01-01T02:00:00Z").await.1["readings"], "2");
+    assert_eq!(delete("?startTime=2026-01-01T04:00:00Z").await.1["readings"], "1");
+    assert_eq!(delete("?all=true").await.1["readings"], "2");
+}
 
 async fn history_and_summaries_come_as_tables_too(shape: Shape) {
     let system = start(shape).await;

@@ -2,7 +2,7 @@
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_store::Entry;
-use sensormesh_types::{Caller, Result};
+use sensormesh_types::{Caller, Error, Result};
 
 use super::quarantine::entry;
 use super::{Api, range};
@@ -14,6 +14,14 @@ impl Api {
         caller: &Caller,
         request: &pb::DeleteReadingsRequest,
     ) -> Result<pb::DeleteReadingsResponse> {
+        let without_times = request.start_time.is_none() && request.end_time.is_none();
+        if request.all != without_times {
+            let problem = match request.all {
+                true => "must not be set where a time is: it deletes every reading",
+                false => "must be set, or `start_time` or `end_time` given: without a range every reading is deleted",
+            };
+            return Err(Error::invalid("all", problem));
+        }
         let (start, end) = range(request.start_time.as_ref(), request.end_time.as_ref())?;
         if self.engine.is_shared() {
             self.engine.catch_up().await?; // what other replicas took is deleted too

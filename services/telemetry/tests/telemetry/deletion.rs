@@ -16,6 +16,7 @@ async fn delete(system: &System, sensor_id: &str, from: i64, to: i64) -> u64 {
         sensor_id: sensor_id.into(),
         start_time: Some(time::from_nanos(from)),
         end_time: Some(time::from_nanos(to)),
+        all: false,
     };
     let admin = system.user("default", Role::Admin, &[]);
     call!(admin.delete_readings(request)).expect("deleted").readings

@@ -98,7 +98,7 @@ pub async fn summaries_of_what_is_gone_come_from_its_rollups(engine: Engine) {
         let delete = pb::DeleteReadingsRequest {
             sensor_id: "lab.a".into(),
             start_time: Some(time::from_nanos(now)),
-            end_time: None,
+            ..Default::default()
         };
         assert_eq!(call!(admin.delete_readings(delete)).expect("deleted").readings, 1);
         system.restart().await;
@@ -113,6 +113,7 @@ pub async fn readings_are_deleted_by_who_may(engine: Engine) {
         sensor_id: "lab.a".into(),
         start_time: Some(time::from_nanos(NOW + from * SECOND)),
         end_time: Some(time::from_nanos(NOW + to * SECOND)),
+        all: false,
     };
     assert_eq!(call!(user.delete_readings(delete(-100, 0))).expect_err("an operator").code(), Code::Forbidden);
     let admin = system.user("default", Role::Admin, &[]);
@@ -132,7 +133,14 @@ pub async fn readings_are_deleted_by_who_may(engine: Engine) {
     system.devices.delete("default", "lab.a");
     system.restart().await;
     let (user, admin) = (system.operator(), system.user("default", Role::Admin, &[]));
-    let everything = pb::DeleteReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
+    // all of them only where that is said
+    let bare = pb::DeleteReadingsRequest { sensor_id: "lab.a".into(), ..Default::default() };
+    for wrong in [bare.clone(), pb::DeleteReadingsRequest { all: true, ..delete(-100, 0) }] {
+        let error = call!(admin.delete_readings(wrong)).expect_err("refused");
+        assert_eq!((error.code(), error.fields()[0].field.as_str()), (Code::Invalid, "all"));
+    }
+    assert_eq!(user.readings("lab.a").await.len(), 2_900, "nothing is gone");
+    let everything = pb::DeleteReadingsRequest { all: true, ..bare };
     let deleted = call!(admin.delete_readings(everything)).expect("deleted").readings;
     assert_eq!(deleted, 2_900);
     assert_eq!((user.readings("lab.a").await.len(), user.latest().await.len()), (0, 0));
