@@ -125,6 +125,9 @@ fn with_database(service: Service, name: &'static str, store: &Store) -> Service
             let (health, room) = (checked.health(), checked.room());
             std::future::ready(match health.state {
                 _ if health.ok() && room.state != RoomState::Enough => Condition::Degraded(room.in_words()),
+                _ if health.ok() && checked.server_is_full() => {
+                    Condition::Degraded("the disk of the database server is full".to_owned())
+                }
                 _ if health.ok() => Condition::Well,
                 State::Open => Condition::Failing("the database does not answer".to_owned()),
                 _ => Condition::Degraded("the database failed lately".to_owned()),

@@ -124,6 +124,8 @@ fn postgres_error(code: &str, constraint: &str, error: sqlx::Error) -> (Error, S
             Severity::Statement,
         ),
         "53100" => (full(error), Severity::Full),
+        // io_error: the server answers, and what is in its memory can be read
+        "58030" => (unreachable(error), Severity::Statement),
         "25006" => (
             Error::unavailable("READ_ONLY", "the database cannot be written", Duration::from_secs(5)).caused_by(error),
             Severity::Connection,

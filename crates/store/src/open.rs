@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sensormesh_types::{Clock, Error, Result, Scope, random};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breaker;
@@ -16,6 +18,9 @@ use crate::pools::{Kind, Pools};
 use crate::tail::Tail;
 use crate::tx::Access;
 use crate::{Config, Cursors, Engine, Health, Read, State, Synchronous, Tx, postgres, sums, unclean, upkeep};
+
+/// For how long a write that a server had no room for says that it is full.
+const LATELY: Duration = Duration::from_secs(60);
 
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
@@ -38,6 +43,8 @@ pub(crate) struct Inner {
     writers: Breaker,
     cursors: Cursors,
     room: Mutex<Room>,
+    /// When a PostgreSQL server last had no room for a write, unless one was taken since.
+    pub(crate) without_room: Mutex<Option<Instant>>,
 }
 
 impl Inner {
@@ -125,6 +132,7 @@ impl Store {
             writers,
             cursors: Cursors::new(service, identity.incarnation, identity.key),
             room: Mutex::default(),
+            without_room: Mutex::default(),
         })
     }
 
@@ -191,6 +199,11 @@ impl Store {
     /// The room on the disk, as it was a moment ago. A PostgreSQL server minds its own.
     pub fn room(&self) -> Room {
         *self.inner.room.lock()
+    }
+
+    /// Whether a PostgreSQL server had no room for a write within the last minute, and took none since.
+    pub fn server_is_full(&self) -> bool {
+        self.inner.without_room.lock().is_some_and(|at| at.elapsed() < LATELY)
     }
 
     /// Lets the next call through to the database, whatever happened before.

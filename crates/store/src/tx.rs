@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use sensormesh_types::{Error, Result, Scope};
 use sqlx::{Postgres, Sqlite, Transaction};
+use tokio::time::Instant;
 
 use crate::breaker::Leave;
 use crate::disk;
@@ -157,6 +158,9 @@ impl Tx {
         };
         done.map_err(|error| store.note(Access::Write, error))?;
         store.breaker(Access::Write).succeeded();
+        if store.engine() == Engine::Postgres {
+            *store.inner.without_room.lock() = None;
+        }
         store.inner.commits.fetch_add(1, Ordering::Relaxed);
         let last = entries.last().map_or(0, |entry| entry.seq);
         store.inner.tail.committed(entries);
@@ -196,6 +200,7 @@ impl Store {
             self.inner.look_at_disk();
         }
         match (severity, self.inner.pools.kind()) {
+            (Severity::Full, Kind::Postgres(_)) => *self.inner.without_room.lock() = Some(Instant::now()),
             (Severity::Statement | Severity::Full, _) => {}
             // a file has no connection to lose: others were using theirs for long
             (Severity::Connection, Kind::Sqlite { .. }) if starved => {}

@@ -20,7 +20,7 @@ pub fn url_for_new_database() -> Option<String> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let server = SERVER.get_or_init(|| match std::env::var(VARIABLE) {
         Ok(url) => Some(url),
-        Err(_) => match Server::start() {
+        Err(_) => match Server::start(None) {
             Ok(server) => {
                 let url = server.url.clone();
                 // Kept until the process ends; a watchdog ends the server with it.
@@ -48,33 +48,41 @@ pub fn url_for_new_database() -> Option<String> {
     Some(format!("{base}/{name}"))
 }
 
-struct Server {
-    url: String,
-    _child: Child,
+/// A server of a test's own; it ends with this.
+pub struct Server {
+    /// Its first database.
+    pub url: String,
+    child: Child,
 }
 
 impl Server {
-    fn start() -> Result<Self> {
+    /// Starts a server whose tables lie in this folder, which it gets for itself, and its write-ahead log where temporary files
+    /// lie; without a folder, the tables lie there too.
+    pub fn start(tables: Option<&Path>) -> Result<Self> {
         let programs = programs().context("no initdb is installed (Debian: postgresql)")?;
         let home = tempfile::Builder::new().prefix("sensormesh-postgres-").tempdir()?.keep();
         let root = fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0).unwrap_or(false);
         if root {
             let (user, group) =
                 unprivileged().context("PostgreSQL refuses to run as root, and there is no other user")?;
-            chown(&home, Some(user), Some(group))?;
+            for folder in [Some(home.as_path()), tables].into_iter().flatten() {
+                chown(folder, Some(user), Some(group))?;
+            }
         }
-        let data = home.join("data");
+        let data = tables.unwrap_or(&home).join("data");
         let initdb = command(root, &programs.join("initdb"), &home)
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-D"])
             .arg(&data)
+            .arg("--waldir")
+            .arg(home.join("wal"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()?;
         anyhow::ensure!(initdb.success(), "initdb failed");
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         // `sh` ends the server and removes its folder when this process, which holds its standard input, ends.
-        let script = "postgres=$1; home=$2; port=$3; \
-            \"$postgres\" -D \"$home/data\" -p \"$port\" -c listen_addresses=127.0.0.1 -c max_connections=300 \
+        let script = "postgres=$1; home=$2; port=$3; data=$4; \
+            \"$postgres\" -D \"$data\" -p \"$port\" -c listen_addresses=127.0.0.1 -c max_connections=300 \
             -c fsync=off -c unix_socket_directories=\"$home\" >\"$home/log\" 2>&1 & \
             server=$!; cat >/dev/null; kill -INT $server; wait $server; rm -rf \"$home\"";
         let child = command(root, Path::new("sh"), &home)
@@ -82,6 +90,7 @@ impl Server {
             .arg(programs.join("postgres"))
             .arg(&home)
             .arg(port.to_string())
+            .arg(&data)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -91,11 +100,18 @@ impl Server {
             let mut ready = Command::new(programs.join("pg_isready"));
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
             if ready.status().is_ok_and(|status| status.success()) {
-                return Ok(Self { url, _child: child });
+                return Ok(Self { url, child });
             }
             std::thread::sleep(Duration::from_millis(25));
         }
         bail!("the server did not become ready")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().ok();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sensormesh_testkit::chance::Chance;
 use sensormesh_testkit::system::{Shape, System};
 use serde_json::json;
 
@@ -13,23 +14,6 @@ use crate::start;
 /// another number.
 const BITS: usize = 60;
 const BITS_OF_LOGS: usize = 120;
-
-/// A sequence of numbers that a seed decides: splitmix64, <https://prng.di.unimi.it/splitmix64.c>.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
 
 fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -42,36 +26,30 @@ fn files(folder: &Path, all: &mut Vec<PathBuf>) {
     }
 }
 
-impl Numbers {
-    /// So many as `TEST_BITS` says; what they are is printed, so that a failure can be played again.
-    fn of_this_run(bits: usize) -> (Self, usize) {
-        let seed = variable("TEST_SEED").unwrap_or_else(|| u64::from_le_bytes(sensormesh_types::random::bytes()));
-        let count = variable("TEST_BITS").map_or(bits, |n| usize::try_from(n).expect("small"));
-        println!("{count} bits, TEST_SEED={seed}");
-        (Self(seed), count)
-    }
+fn bits(usual: usize) -> usize {
+    std::env::var("TEST_BITS").map_or(usual, |text| text.parse().expect("a number"))
+}
 
-    /// Flips a bit somewhere in these files; answers in which, what it was before, and where.
-    fn flip<'a>(&mut self, files: &'a [PathBuf]) -> (&'a Path, Vec<u8>, String) {
-        let length = |path: &PathBuf| fs::metadata(path).expect("there").len();
-        let mut at = self.next() % files.iter().map(length).sum::<u64>();
-        let path = files
-            .iter()
-            .find(|path| {
-                let here = at < length(path);
-                if !here {
-                    at -= length(path);
-                }
-                here
-            })
-            .expect("a place");
-        let bit = self.next() % 8;
-        let honest = fs::read(path).expect("read");
-        let mut bent = honest.clone();
-        bent[usize::try_from(at).expect("small")] ^= 1 << bit;
-        fs::write(path, &bent).expect("written");
-        (path, honest, format!("bit {bit} of byte {at} of {}", path.display()))
-    }
+/// Flips a bit somewhere in these files; answers in which, what it was before, and where.
+fn flip<'a>(chance: &mut Chance, files: &'a [PathBuf]) -> (&'a Path, Vec<u8>, String) {
+    let length = |path: &PathBuf| fs::metadata(path).expect("there").len();
+    let mut at = chance.draw() % files.iter().map(length).sum::<u64>();
+    let path = files
+        .iter()
+        .find(|path| {
+            let here = at < length(path);
+            if !here {
+                at -= length(path);
+            }
+            here
+        })
+        .expect("a place");
+    let bit = chance.draw() % 8;
+    let honest = fs::read(path).expect("read");
+    let mut bent = honest.clone();
+    bent[usize::try_from(at).expect("small")] ^= 1 << bit;
+    fs::write(path, &bent).expect("written");
+    (path, honest, format!("bit {bit} of byte {at} of {}", path.display()))
 }
 
 fn words(path: &Path) -> String {
@@ -111,10 +89,10 @@ async fn every_flipped_bit_is_found() {
     let check_backup = || program(&["check", &words(&backup)]);
     assert!(check_data().status.success() && check_backup().status.success());
 
-    let (mut numbers, count) = Numbers::of_this_run(BITS);
+    let (mut chance, count) = (Chance::new("bits"), bits(BITS));
     for i in 0..count {
         let of = if i % 2 == 0 { &databases } else { &kept };
-        let (path, honest, what) = numbers.flip(of);
+        let (path, honest, what) = flip(&mut chance, of);
         let output = if i % 2 == 0 { check_data() } else { check_backup() };
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success(), "{what} was not found: {said}");
@@ -207,11 +185,11 @@ async fn a_bit_that_flips_in_a_log_of_a_killed_system_is_found_or_changes_nothin
     let acknowledged = killed.dump().await;
     let check = || program(&["check", "--data-dir", &words(killed.folder.path())]);
 
-    let (mut numbers, count) = Numbers::of_this_run(BITS_OF_LOGS);
+    let (mut chance, count) = (Chance::new("bits of logs"), bits(BITS_OF_LOGS));
     let mut found = 0;
     for _ in 0..count {
         killed.put();
-        let (path, _, what) = numbers.flip(&logs);
+        let (path, _, what) = flip(&mut chance, &logs);
         let output = check();
         let said = String::from_utf8_lossy(&output.stdout);
         if output.status.success() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use sensormesh_testkit::postgres::Server;
 use sensormesh_testkit::system::{Shape, System, eventually};
 use serde_json::{Value, json};
 
@@ -159,4 +160,72 @@ async fn a_full_disk_refuses_readings_serves_reads_and_recovers_by_itself(shape:
     assert_eq!(count().await, before + 1, "everything acknowledged is there, nothing refused is");
     eventually(patience, || async { ballast.exists().then_some(()) }).await.expect("the ballast is made again");
     eventually(patience, healthy).await.expect("healthy again");
+}
+
+/// Readings of other times each; so many that a batch is a page of a table.
+fn batch(number: u32) -> Value {
+    let time = |n: u32| format!("2026-01-{:02}T{:02}:{:02}:{:02}Z", number / 24 + 1, number % 24, n / 60, n % 60);
+    let value = |n: u32| f64::from(number * 500 + n).sin();
+    let reading = |n| json!({"sensorId": "lab.n", "time": time(n), "value": value(n)});
+    json!({"readings": (0..500).map(reading).collect::<Vec<_>>(), "backfill": true})
+}
+
+/// Its tables are on a disk that is full; its write-ahead log is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_postgresql_refuses_readings_serves_reads_and_recovers_by_itself() {
+    let Some(disk) = Disk::mount(192) else { return };
+    let server = match Server::start(Some(disk.path())) {
+        Ok(server) => server,
+        Err(error) => return eprintln!("skipped: no PostgreSQL server of its own: {error:#}"),
+    };
+    let system = builder(Shape::OneProcess).arg("--database-url").arg(&server.url).start().await.expect("it starts");
+    let admin = system.admin().await.expect("token");
+    let send = async |number| system.post("/v1/readings", &admin, &batch(number)).await.expect("an answer");
+    let count = async || {
+        let (status, list) = system.get("/sensors/lab.n/data?pageSize=10000", &admin).await.expect("an answer");
+        assert_eq!(status, 200, "reads go on: {list}");
+        list["readings"].as_array().expect("readings").len()
+    };
+    let mut number = 0;
+    for _ in 0..5 {
+        let answer = send(number).await;
+        assert_eq!(answer.0, 200, "{}", answer.1);
+        number += 1;
+    }
+
+    // pages that are there are still filled, then every attempt is told why, and no breaker hides it
+    disk.fill(0);
+    let mut refused = 0;
+    for _ in 0..200 {
+        disk.fill(0);
+        let answer = send(number).await;
+        if answer.0 == 200 {
+            assert_eq!(refused, 0, "a full disk stays full");
+            number += 1;
+        } else {
+            assert!(is_full(&answer), "{} {}", answer.0, answer.1);
+            refused += 1;
+            // what goes on in the background has its turn, and fails too
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        if refused == 20 {
+            break;
+        }
+    }
+    assert_eq!(refused, 20, "it is refused with the reason");
+    assert_eq!(count().await, 500 * number as usize, "everything acknowledged is there, nothing refused is");
+    let (status, answer) = system.get("/v1/readings:latest?sensorIds=lab.n", &admin).await.expect("an answer");
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(overall(&system).await, "degraded", "the health tells of it");
+
+    // room again: neither the server nor the system is started anew
+    std::fs::remove_file(disk.filler()).expect("removed");
+    let taken = || async { (send(number).await.0 == 200).then_some(()) };
+    eventually(Duration::from_secs(30), taken).await.expect("accepted again");
+    number += 1;
+    assert_eq!(count().await, 500 * number as usize);
+    let healthy = || async { (overall(&system).await == "healthy").then_some(()) };
+    eventually(Duration::from_secs(30), healthy).await.expect("healthy again");
+    drop(system);
+    drop(server);
 }

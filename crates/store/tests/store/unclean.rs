@@ -4,35 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sensormesh_store::{Config, Entry, Store};
+use sensormesh_testkit::chance::Chance;
 use sensormesh_types::{Clock, Code, Error, Scope};
 
 use super::{MIGRATIONS, Place};
 
-/// How many bits are flipped; `TEST_BITS` says another number, and `TEST_SEED` where they lie.
+/// How many bits are flipped; `TEST_BITS` says another number.
 const BITS: u64 = 400;
 const ENDS: [&str; 3] = ["", "-wal", "-shm"];
 
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
-/// Numbers that a seed decides: splitmix64.
-struct Numbers(u64);
-
-impl Numbers {
-    fn new() -> Self {
-        let seed = variable("TEST_SEED").unwrap_or_else(|| u64::from_le_bytes(sensormesh_types::random::bytes()));
-        println!("TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((bits ^ (bits >> 31)) % end as u64).expect("small")
-    }
+fn bits() -> u64 {
+    std::env::var("TEST_BITS").map_or(BITS, |text| text.parse().expect("a number"))
 }
 
 /// Everything in the tables that the tests write, all that a caller could be shown: the end of the log, and a hash.
@@ -150,17 +132,17 @@ impl Killed {
 }
 
 /// A place in the log where a bit flips: mostly in the frames that count.
-fn flip(files: &mut Files, numbers: &mut Numbers) -> String {
+fn flip(files: &mut Files, chance: &mut Chance) -> String {
     let wal = files.wal();
     let ours = wal[16..24].to_vec();
     let frames = wal[32..].chunks(4096 + 24).take_while(|frame| frame[8..16] == ours).count();
-    let at = match numbers.below(10) {
-        0 => numbers.below(32),
-        1..4 => 32 + numbers.below(wal.len() - 32),
-        4 | 5 => 32 + numbers.below(frames) * (4096 + 24) + numbers.below(24),
-        _ => 32 + numbers.below(frames * (4096 + 24)),
+    let at = match chance.below(10) {
+        0 => chance.below(32),
+        1..4 => 32 + chance.below(wal.len() - 32),
+        4 | 5 => 32 + chance.below(frames) * (4096 + 24) + chance.below(24),
+        _ => 32 + chance.below(frames * (4096 + 24)),
     };
-    let bit = numbers.below(8);
+    let bit = chance.below(8);
     wal[at] ^= 1 << bit;
     format!("bit {bit} of byte {at}")
 }
@@ -172,13 +154,13 @@ fn is_named(error: &Error) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bit_that_flips_in_the_log_of_a_killed_system_is_found_or_changes_nothing() {
-    let mut numbers = Numbers::new();
+    let mut chance = Chance::new("bits of logs");
     let (mut found, mut equal) = (0, 0);
     for killed in [Killed::with(false).await, Killed::with(true).await] {
         assert_eq!(&killed.files.start().await.expect("it opens"), killed.last(), "a killed system goes on");
-        for _ in 0..variable("TEST_BITS").unwrap_or(BITS) / 2 {
+        for _ in 0..bits() / 2 {
             let mut bent = killed.files.clone();
-            let what = flip(&mut bent, &mut numbers);
+            let what = flip(&mut bent, &mut chance);
             let started = bent.start().await;
             let (_folder, path, config) = bent.put();
             let inspected = Store::inspect("things", &config, Clock::system()).await;
@@ -208,14 +190,14 @@ async fn a_bit_that_flips_in_the_log_of_a_killed_system_is_found_or_changes_noth
 /// A power cut takes the index with it. What it left half written is told from a flipped bit by what follows.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_index_at_most_the_last_two_transactions_of_a_damaged_log_are_missing() {
-    let mut numbers = Numbers::new();
+    let mut chance = Chance::new("bits of logs");
     let mut killed = Killed::with(false).await;
     killed.files.0[2] = None;
     assert_eq!(&killed.files.start().await.expect("it opens"), killed.last());
     let (mut found, mut missing) = (0, 0);
-    for _ in 0..variable("TEST_BITS").unwrap_or(BITS) / 2 {
+    for _ in 0..bits() / 2 {
         let mut bent = killed.files.clone();
-        let what = flip(&mut bent, &mut numbers);
+        let what = flip(&mut bent, &mut chance);
         match bent.start().await {
             Ok(dump) => {
                 let at = killed.states.iter().rposition(|state| *state == dump).expect("one state of it");
