@@ -11,7 +11,7 @@ use sensormesh_testkit::system::{System, eventually};
 use serde_json::{Value, json};
 
 /// All but the edge.
-const BEHIND: [&str; 5] = ["auth", "devices", "telemetry", "adapters", "rooms"];
+const BEHIND: [&str; 6] = ["auth", "devices", "telemetry", "adapters", "commissioning", "rooms"];
 
 /// What `/health` says.
 async fn health(system: &System) -> Option<Value> {
