@@ -92,6 +92,17 @@ async fn bodies_that_are_no_json_are_refused_in_words() {
 }
 
 #[tokio::test]
+async fn a_body_where_none_is_taken_is_not_overlooked() {
+    let world = World::start().await;
+    let refused = answer(world.get("/v1/places/hall").json(&json!({"placeId": "other"}))).await;
+    assert_eq!(refused.status, 400, "{}", refused.json);
+    assert!(refused.violations()["body"].contains("query"), "{}", refused.json);
+    for nothing in ["", " ", "{}", " {\n} "] {
+        assert_eq!(answer(world.get("/v1/places/hall").body(nothing)).await.status, 200, "{nothing:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_oauth_form_and_json_give_the_same_token() {
     let world = World::start().await;
     let form = [("grant_type", "password"), ("username", "ada"), ("password", "secret"), ("scope", "")];
