@@ -1,7 +1,5 @@
 //! The service's log: what changed, in the order of commits, chained by hashes so that it is also the audit.
 
-use std::sync::LazyLock;
-
 use sensormesh_types::{AuditRecord, Code, Error, Result, Scope};
 
 use crate::value::Row;
@@ -168,10 +166,10 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
         entries.push(entry);
     }
     let mut rest = entries.as_slice();
-    for (size, statement) in CHUNKS.into_iter().zip(INSERTS.iter()) {
+    for size in CHUNKS {
         while rest.len() >= size {
             let (chunk, after) = rest.split_at(size);
-            insert(read, statement, chunk).await?;
+            insert(read, chunk).await?;
             rest = after;
         }
     }
@@ -183,20 +181,10 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
     Ok(entries)
 }
 
-/// The statements that write as many rows as [`CHUNKS`] say.
-static INSERTS: LazyLock<[String; 3]> = LazyLock::new(|| {
-    CHUNKS.map(|size| {
-        let rows: Vec<_> = (0..size).map(|i| format!("({})", crate::placeholders(i * COLUMNS + 1, COLUMNS))).collect();
-        format!(
-            "INSERT INTO log (shard, seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash) \
-             VALUES {}",
-            rows.join(", ")
-        )
-    })
-});
-
-async fn insert(read: &mut Read, statement: &'static str, entries: &[LogEntry]) -> Result<()> {
-    let mut query = read.query(statement);
+async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
+    const INSERT: &str =
+        "INSERT INTO log (shard, seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash)";
+    let mut query = read.query_rows(INSERT, COLUMNS, entries.len());
     for entry in entries {
         query = query
             .bind(SHARD)

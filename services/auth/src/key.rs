@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use sensormesh_mesh::token::{AUDIENCE, Claims, ISSUER, Jwk, TOKEN_TYPE};
+use sensormesh_mesh::token::{AUDIENCE, Claims, ISSUER, Jwk, KEPT_FOR, TOKEN_TYPE};
 use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::{Error, Result, random};
@@ -16,8 +16,6 @@ use crate::user::User;
 
 /// How long before its first use a key is published: longer than any verifier takes to hear of it.
 pub const PUBLISHED_BEFORE: Duration = Duration::from_secs(600);
-/// How much longer than its last token a key is published, for calls that were accepted then and are delivered later.
-pub const KEPT_FOR_SPOOLED: Duration = Duration::from_secs(24 * 3600);
 
 /// A key as it is stored. Times are microseconds since the Unix epoch.
 #[derive(Clone, Debug)]
@@ -64,7 +62,7 @@ impl StoredKey {
             private_pem: Some(Secret::new(pair.serialize_pem())),
             not_before,
             sign_until,
-            retire_time: sign_until.saturating_add(micros(schedule.token_life + KEPT_FOR_SPOOLED)),
+            retire_time: sign_until.saturating_add(micros(schedule.token_life + KEPT_FOR)),
         })
     }
 

@@ -9,7 +9,7 @@ use sensormesh_proto::auth::v1::watch_verification_response::Event;
 use sensormesh_store::Entry;
 use sensormesh_types::{Caller, time};
 
-use crate::key::{KEPT_FOR_SPOOLED, Ring, micros};
+use crate::key::{Ring, micros};
 use crate::user::User;
 
 /// The kinds of log entries that verifiers see.
@@ -111,7 +111,7 @@ impl Revocation {
 
 /// When the last token has expired and none can be spooled any more.
 fn forgotten(now: i64, token_life: Duration) -> i64 {
-    now.saturating_add(micros(token_life * 2 + KEPT_FOR_SPOOLED))
+    now.saturating_add(micros(token_life * 2 + token::KEPT_FOR))
 }
 
 /// The entry that tells watchers of the keys.

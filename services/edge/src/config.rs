@@ -4,15 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sensormesh_mesh::token::KEPT_FOR;
 use sensormesh_mesh::{Network, ServerLimits};
 use sensormesh_store::spool::SpoolBounds;
 use sensormesh_types::{Error, Result, text};
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Rate;
-
-/// Keys and revocations are known for so long after a token.
-const LONGEST_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Receipts of calls that were settled are kept for so long.
 const RECEIPTS: Duration = Duration::from_secs(24 * 3600);
@@ -119,7 +117,7 @@ impl Config {
             );
             return Err(Error::precondition("PLAINTEXT_REFUSED", message));
         }
-        if self.spool_age > LONGEST_KEPT {
+        if self.spool_age > KEPT_FOR {
             return Err(Error::precondition("SPOOL_AGE", "edge.spool_age must be at most 24h"));
         }
         Ok(())

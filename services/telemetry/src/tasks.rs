@@ -241,8 +241,8 @@ pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> 
     Ok(())
 }
 
-/// Stores a sensor's readings that were kept aside, and answers how many. A crash in between leaves duplicates, which are
-/// recognised.
+/// Stores a sensor's readings that were kept aside, and answers how many; those that another device than the sensor's own has
+/// sent stay aside. A crash in between leaves duplicates, which are recognised.
 pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Result<u64> {
     let series = engine.number(tenant, &[sensor_id]).await?;
     let Some((series, sensor)) = series.first().and_then(|series| Some((series, series.sensor()?))) else {
@@ -251,7 +251,7 @@ pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> R
     let mut released = 0;
     loop {
         let mut read = engine.databases.log.read(&Scope::system()).await?;
-        let kept = db::quarantine::take(&mut read, tenant, sensor_id, RELEASE).await?;
+        let kept = db::quarantine::list_of_device(&mut read, tenant, sensor_id, &sensor.device, RELEASE).await?;
         drop(read);
         if kept.is_empty() {
             return Ok(released);

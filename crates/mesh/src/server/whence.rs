@@ -6,12 +6,11 @@ use http::{Extensions, HeaderMap};
 use sensormesh_types::{Error, Result};
 
 use crate::identity::{PEER_HEADER, Peer, PeerAddr};
+use crate::token::KEPT_FOR;
 use crate::{Claims, Config, Identity, Transport, Verifier};
 
 /// The header in which the edge says when it accepted a call that it kept: microseconds since the Unix epoch.
 pub const ACCEPTED_TIME: &str = "sensormesh-accepted-time";
-/// How long a call may be kept, microseconds: `auth` keeps keys and revocations for as long.
-const LONGEST_KEPT: i64 = 24 * 3600 * 1_000_000;
 /// How far clocks may differ, microseconds.
 const LEEWAY: i64 = 30_000_000;
 /// The one that accepts calls for others.
@@ -102,7 +101,8 @@ pub(super) fn accepted(headers: &HeaderMap, peer: Option<&Identity>, now: i64) -
         return Err(Error::forbidden("only the edge says when a call was accepted"));
     }
     let accepted = value.to_str().ok().and_then(|text| text.parse::<i64>().ok());
-    match accepted.filter(|accepted| (now - LONGEST_KEPT..=now + LEEWAY).contains(accepted)) {
+    let oldest = now.saturating_sub(i64::try_from(KEPT_FOR.as_micros()).unwrap_or(i64::MAX));
+    match accepted.filter(|accepted| (oldest..=now + LEEWAY).contains(accepted)) {
         Some(accepted) => Ok(Some(accepted)),
         None => Err(Error::precondition("ACCEPTED_TIME", "the call was accepted too long ago, or never")),
     }
@@ -187,7 +187,7 @@ mod tests {
         for (headers, peer) in [
             (at(now), Some(&rooms)),
             (at(now), None),
-            (at(now - LONGEST_KEPT - 1), Some(&edge)),
+            (at(now - 24 * 3600 * 1_000_000 - 1), Some(&edge)),
             (at(now + LEEWAY + 1), Some(&edge)),
             (headers(ACCEPTED_TIME, "yesterday"), Some(&edge)),
         ] {

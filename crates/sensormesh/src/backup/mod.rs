@@ -42,6 +42,11 @@ pub async fn run(args: BackupArgs) -> Result<()> {
         Manifest::read(base).context("the backup to build on cannot be used")?;
     }
     ensure!(!output.exists() || fs::read_dir(output)?.next().is_none(), "{} is not empty", output.display());
+    ensure!(
+        !lies_in(output, data)?,
+        "{} is in the data directory, which would be copied into itself",
+        output.display()
+    );
     let partial = output.join(PARTIAL);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&partial)?;
     let time = jiff::Timestamp::from_microsecond(Clock::system().now_micros())?.to_string();
@@ -74,6 +79,12 @@ pub async fn run(args: BackupArgs) -> Result<()> {
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
     println!("{}: {} files, {bytes} bytes, {} of them new", output.display(), manifest.files.len(), chunks.written);
     check::report(&found, false)
+}
+
+/// Whether a path, of which not everything needs to be there yet, leads into a folder.
+fn lies_in(path: &Path, folder: &Path) -> Result<bool> {
+    let there = std::path::absolute(path)?.ancestors().find_map(|part| part.canonicalize().ok());
+    Ok(there.is_some_and(|there| folder.canonicalize().is_ok_and(|folder| there.starts_with(folder))))
 }
 
 /// What else there is: certificates, keys, the configuration. Not what belongs to a running process, or can be made again.

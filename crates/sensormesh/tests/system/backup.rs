@@ -9,6 +9,7 @@ use sensormesh_testkit::postgres;
 use sensormesh_testkit::system::{Shape, System};
 use serde_json::{Value, json};
 
+use crate::streams::{Events, live};
 use crate::{both_shapes, start};
 
 both_shapes!(a_backup_of_a_running_system_is_restored_with_everything_acknowledged_before);
@@ -70,6 +71,9 @@ async fn a_backup_of_a_running_system_is_restored_with_everything_acknowledged_b
         assert_eq!(status, 200, "{answer}");
         sent += 700;
     }
+    let within = system.data_dir().join("backups/first");
+    let refused = system.command(&["backup", "--output", text(&within)]).await.expect_err("it would copy itself");
+    assert!(refused.to_string().contains("into itself") && !within.exists(), "{refused:?}");
     let done = system.command(&["backup", "--output", text(&first)]).await.expect("the first backup");
     assert!(done.contains("everything is as it was written"), "{done}");
 
@@ -102,6 +106,10 @@ async fn a_backup_of_a_running_system_is_restored_with_everything_acknowledged_b
     assert!(number(" of them new") < number(" bytes,"), "what did not change is shared: {done}");
     assert!(acknowledged <= at && acknowledged > sent);
 
+    let watch = "/v1/readings:watch?sensorIds=lab.n";
+    let mut events = Events::new(watch, &admin);
+    live(&mut events, &system).await;
+
     system.stop().await.expect("stopped");
     let data = system.data_dir();
     let (ok, words) = said(&program(&["check", "--data-dir", text(&data)]));
@@ -117,6 +125,10 @@ async fn a_backup_of_a_running_system_is_restored_with_everything_acknowledged_b
     assert!(ok, "{words}");
     system.up().await.expect("the restored system starts");
     let admin = system.admin().await.expect("the same users");
+    let (status, refused) =
+        system.get(&format!("{watch}&cursor={}", events.cursor()), &admin).await.expect("an answer");
+    assert_eq!((status, &refused["code"]), (400, &json!(11)), "a cursor of the old life: {refused}");
+    assert!(refused["message"].as_str().is_some_and(|words| words.contains("earlier life")), "{refused}");
     let kept = values(&system, &admin).await;
     assert!(kept.len() as u64 >= acknowledged, "{} of {acknowledged} acknowledged", kept.len());
     assert!(kept.iter().copied().eq(0..kept.len() as u64), "a beginning of what was sent, each once");

@@ -24,6 +24,11 @@ impl Events {
         Self { path: path.into(), token: token.into(), last_id: String::new(), open: None, buffer: String::new() }
     }
 
+    /// Where it would resume.
+    pub fn cursor(&self) -> &str {
+        &self.last_id
+    }
+
     /// The next message; connects, and connects again where the stream ended.
     pub async fn next(&mut self, system: &System, patience: Duration) -> Result<Value> {
         tokio::time::timeout(patience, self.wait(system)).await.context("nothing arrived in time")?
@@ -73,7 +78,8 @@ fn values(message: &Value) -> Vec<i64> {
     readings.iter().filter_map(|r| r["value"].as_f64()).map(|v| v as i64).collect()
 }
 
-async fn live(events: &mut Events, system: &System) {
+/// Reads up to the message that says that the stream is live.
+pub async fn live(events: &mut Events, system: &System) {
     for _ in 0..50 {
         let message = events.next(system, Duration::from_secs(15)).await.expect("a message");
         if message["bookmark"]["live"] == true {

@@ -39,7 +39,7 @@ impl Api {
         };
         let mut sensors = Vec::with_capacity(waiting.len());
         for waiting in waiting {
-            let first = db::quarantine::take(&mut read, caller.tenant(), &waiting.sensor_id, SHOWN).await?;
+            let first = db::quarantine::list(&mut read, caller.tenant(), &waiting.sensor_id, SHOWN).await?;
             sensors.push(pb::QuarantinedSensor {
                 sensor_id: waiting.sensor_id,
                 readings: waiting.readings,

@@ -1,7 +1,7 @@
 //! Readings of sensors nobody has registered.
 
 use sensormesh_series::Quality;
-use sensormesh_store::{Read, Tx};
+use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
 /// Readings that one statement removes.
@@ -107,17 +107,31 @@ pub async fn waiting(read: &mut Read) -> Result<Vec<(String, String, bool)>> {
 }
 
 /// Readings of a sensor in order of time, at most `limit`.
-pub async fn take(read: &mut Read, tenant: &str, sensor_id: &str, limit: u32) -> Result<Vec<Kept>> {
-    let rows = read
-        .query(
-            "SELECT time_ns, bits, quality, received, sender, register FROM quarantine \
-             WHERE tenant = $1 AND sensor_id = $2 ORDER BY time_ns LIMIT $3",
-        )
-        .bind(tenant)
-        .bind(sensor_id)
-        .bind(limit)
-        .fetch_all()
-        .await?;
+pub async fn list(read: &mut Read, tenant: &str, sensor_id: &str, limit: u32) -> Result<Vec<Kept>> {
+    let query = read.query(
+        "SELECT time_ns, bits, quality, received, sender, register FROM quarantine \
+         WHERE tenant = $1 AND sensor_id = $2 ORDER BY time_ns LIMIT $3",
+    );
+    read_kept(tenant, sensor_id, &query.bind(tenant).bind(sensor_id).bind(limit).fetch_all().await?)
+}
+
+/// The same, without what another device than the sensor's own has sent.
+pub async fn list_of_device(
+    read: &mut Read,
+    tenant: &str,
+    sensor_id: &str,
+    device: &str,
+    limit: u32,
+) -> Result<Vec<Kept>> {
+    let query = read.query(
+        "SELECT time_ns, bits, quality, received, sender, register FROM quarantine \
+         WHERE tenant = $1 AND sensor_id = $2 AND (sender NOT LIKE 'device:%' OR sender = $3) ORDER BY time_ns LIMIT $4",
+    );
+    let sender = format!("device:{device}");
+    read_kept(tenant, sensor_id, &query.bind(tenant).bind(sensor_id).bind(sender).bind(limit).fetch_all().await?)
+}
+
+fn read_kept(tenant: &str, sensor_id: &str, rows: &[Row]) -> Result<Vec<Kept>> {
     rows.iter()
         .map(|row| {
             Ok(Kept {
@@ -208,17 +222,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_another_device_has_sent_is_not_the_devices() {
+        let temporary = Store::open_temp("telemetry-log", LOG, Clock::fixed(0)).await.expect("store");
+        let mut tx = temporary.store.tx(&Scope::system()).await.expect("tx");
+        for (time, sender) in ["user:ada", "device:a", "device:b", "bridge:b"].into_iter().enumerate() {
+            insert(&mut tx, &Kept { sender: sender.into(), ..kept(time as i64, 1.0) }).await.expect("kept");
+        }
+        let senders = |kept: Vec<Kept>| kept.into_iter().map(|kept| kept.sender).collect::<Vec<_>>();
+        let its = list_of_device(&mut tx, "acme", "lab.a", "a", 10).await.expect("listed");
+        assert_eq!(senders(its), ["user:ada", "device:a", "bridge:b"]);
+        assert_eq!(list(&mut tx, "acme", "lab.a", 10).await.expect("listed").len(), 4);
+    }
+
+    #[tokio::test]
     async fn what_was_kept_aside_since_the_others_were_taken_is_not_removed_with_them() {
         let temporary = Store::open_temp("telemetry-log", LOG, Clock::fixed(0)).await.expect("store");
         let mut tx = temporary.store.tx(&Scope::system()).await.expect("tx");
         for i in 0..150 {
             insert(&mut tx, &kept(i * 10, -0.0)).await.expect("kept");
         }
-        let taken = take(&mut tx, "acme", "lab.a", 1000).await.expect("taken");
+        let taken = list(&mut tx, "acme", "lab.a", 1000).await.expect("taken");
         insert(&mut tx, &kept(5, 2.0)).await.expect("a new one");
         insert(&mut tx, &kept(20, 3.0)).await.expect("another value");
         remove(&mut tx, "acme", "lab.a", &taken).await.expect("removed");
-        let left = take(&mut tx, "acme", "lab.a", 1000).await.expect("left");
+        let left = list(&mut tx, "acme", "lab.a", 1000).await.expect("left");
         assert_eq!(left, [kept(5, 2.0), kept(20, 3.0)].map(|k| Kept { tenant: "acme".into(), ..k }));
     }
 }
