@@ -2,7 +2,7 @@
 CARGO ?= cargo
 DASHBOARD = services/edge/dashboard
 
-.PHONY: help run test test-faults bench bench-gate crash lint fmt proto release client dashboard
+.PHONY: help run test test-faults mutants bench bench-gate crash lint fmt proto release client dashboard
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ test: ## installs what the tests need and runs them all
 
 test-faults: ## faults that take too long for `test`: cut links, storms, wrong clocks, abuse
 	python3 tools/faults.py $(ARGS)
+
+mutants: ## seeds seven bugs, one at a time, in a copy: each must be caught by its test
+	python3 tools/mutants.py $(ARGS)
 
 bench: ## measures speed and size, each against a limit or a peer in the same run
 	python3 tools/bench.py

@@ -148,6 +148,17 @@ pub fn decode(body: Bytes, find: impl Fn(u32) -> Option<Arc<Series>>) -> Result<
     Ok((groups, body))
 }
 
+/// That readings of a series were deleted, as the log has it instead of a batch. The tags are none of a `ReadingBatch`.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Deletion {
+    /// The series' number.
+    #[prost(uint32, tag = "14")]
+    pub series: u32,
+    /// How often some of it were deleted.
+    #[prost(uint64, tag = "15")]
+    pub deletions: u64,
+}
+
 /// The groups of what the log has, each as it stands there.
 pub fn packed(body: &Bytes) -> Result<Vec<Bytes>> {
     Ok(pb::ReadingBatch::decode(body.clone()).map_err(|error| damaged().caused_by(error))?.groups)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prost::Message as _;
 use prost::bytes::Bytes;
 use sensormesh_store::{Cursors, Engine as Database, Read};
 use sensormesh_types::{Clock, Code, Error, Result, Scope};
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::Config;
-use crate::batch;
+use crate::batch::{self, Deletion};
 use crate::calibrations;
 use crate::catalog::{Catalog, Series};
 use crate::db::log::{Door, SHARD};
@@ -475,8 +476,11 @@ impl State {
 }
 
 fn entry(batch: db::log::Batch, find: impl Fn(u32) -> Option<Arc<Series>>) -> Arc<Entry> {
-    let decoded =
-        if batch.is_intact() { batch::decode(batch.body, find) } else { Err(Error::internal("its checksum is wrong")) };
+    let decoded = if batch.is_intact() {
+        batch::decode(batch.body, &find)
+    } else {
+        Err(Error::internal("its checksum is wrong"))
+    };
     let (groups, body) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {
@@ -484,7 +488,9 @@ fn entry(batch: db::log::Batch, find: impl Fn(u32) -> Option<Arc<Series>>) -> Ar
             (Vec::new(), Bytes::new())
         }
     };
-    Arc::new(Entry::new(batch.mark.seq, batch.tenant.into(), batch.backfill, groups, body))
+    let deletion = Deletion::decode(&body[..]).ok().filter(|_| groups.is_empty());
+    let deleted = deletion.and_then(|deletion| Some((find(deletion.series)?, deletion.deletions)));
+    Arc::new(Entry::new(batch.mark.seq, batch.tenant.into(), batch.backfill, groups, body).telling(deleted))
 }
 
 fn stopped() -> Error {

@@ -8,6 +8,7 @@ use prost::bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::batch::{self, Group};
+use crate::catalog::Series;
 
 /// A batch that has become durable.
 #[derive(Debug)]
@@ -22,13 +23,20 @@ pub struct Entry {
     pub groups: Vec<Group>,
     /// The same as the log keeps it.
     pub body: Bytes,
+    /// The series of which readings were deleted here, and how often that was; then there are no others.
+    pub deleted: Option<(Arc<Series>, u64)>,
     packed: OnceLock<Vec<Bytes>>,
 }
 
 impl Entry {
     /// A batch at its place.
     pub fn new(seq: u64, tenant: Arc<str>, backfill: bool, groups: Vec<Group>, body: Bytes) -> Self {
-        Self { seq, tenant, backfill, groups, body, packed: OnceLock::new() }
+        Self { seq, tenant, backfill, groups, body, deleted: None, packed: OnceLock::new() }
+    }
+
+    /// The place where readings of a series were deleted, if they were.
+    pub fn telling(self, deleted: Option<(Arc<Series>, u64)>) -> Self {
+        Self { deleted, ..self }
     }
 
     /// Its groups as the log keeps them, each by itself; one for each of `groups`.

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use prost::Message as _;
 use prost::bytes::Bytes;
 use sensormesh_observability::metrics;
 use sensormesh_proto::telemetry::v1::Verdict;
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::batch::{self, Group};
+use crate::catalog::Series;
 use crate::db;
 use crate::db::log::{Batch, Door};
 use crate::db::quarantine::Kept;
@@ -52,6 +54,8 @@ pub struct Request {
     pub kept: Vec<Kept>,
     /// The batch's id, where it has one.
     pub first_answer: Option<FirstAnswer>,
+    /// The series of which readings were deleted, and how often that was.
+    pub deleted: Option<(Arc<Series>, u64)>,
     reply: oneshot::Sender<Result<Outcome>>,
 }
 
@@ -64,7 +68,17 @@ impl Request {
         backfill: bool,
     ) -> (Self, oneshot::Receiver<Result<Outcome>>) {
         let (reply, outcome) = oneshot::channel();
-        (Self { tenant, groups, body, backfill, kept: Vec::new(), first_answer: None, reply }, outcome)
+        let request =
+            Self { tenant, groups, body, backfill, kept: Vec::new(), first_answer: None, deleted: None, reply };
+        (request, outcome)
+    }
+
+    /// What tells in the log that readings of a series were deleted.
+    pub fn of_deletion(series: &Arc<Series>) -> (Self, oneshot::Receiver<Result<Outcome>>) {
+        let deletions = series.tail.lock().deletions;
+        let body = batch::Deletion { series: series.number, deletions }.encode_to_vec().into();
+        let (request, outcome) = Self::new(Arc::clone(&series.tenant), Vec::new(), body, false);
+        (Self { deleted: Some((Arc::clone(series), deletions)), ..request }, outcome)
     }
 
     fn size(&self) -> usize {
@@ -141,8 +155,8 @@ impl Writer {
         let mut repliers = Vec::with_capacity(requests.len());
         let mut work = Vec::with_capacity(requests.len());
         for request in requests {
-            let Request { tenant, groups, body, backfill, kept, first_answer, reply } = request;
-            work.push(Work { place: repliers.len(), tenant, groups, body, backfill, kept, first_answer });
+            let Request { tenant, groups, body, backfill, kept, first_answer, deleted, reply } = request;
+            work.push(Work { place: repliers.len(), tenant, groups, body, backfill, kept, first_answer, deleted });
             repliers.push(reply);
         }
         let written = match turn {
@@ -219,7 +233,7 @@ impl Writer {
     async fn store(&mut self, turn: Option<Turn>, ready: Vec<Work>, outcomes: &mut [Outcome]) -> Result<()> {
         let state = &self.state;
         let now = state.clock.now_micros();
-        let logged = |work: &Work| !work.groups.is_empty();
+        let logged = |work: &Work| !work.groups.is_empty() || work.deleted.is_some();
         let (mut batches, mut bytes, mut readings) = (0, 0, 0);
         for work in ready.iter().filter(|work| logged(work)) {
             batches += 1;
@@ -239,12 +253,13 @@ impl Writer {
             if batches > 0 { db::log::advance(&mut tx, batches, bytes, readings).await? } else { state.mark() };
         let (mut rows, mut entries) = (Vec::new(), Vec::new());
         for work in ready {
-            if logged(&work) {
+            let is_logged = logged(&work);
+            if is_logged {
                 mark.seq += 1;
                 mark.bytes += work.body.len() as u64;
                 mark.readings += batch::count(&work.groups) as u64;
             }
-            let Work { place, tenant, groups, body, backfill, kept, first_answer } = work;
+            let Work { place, tenant, groups, body, backfill, kept, first_answer, deleted } = work;
             outcomes[place].seq = mark.seq.max(head);
             for kept in &kept {
                 db::quarantine::insert(&mut tx, kept).await?;
@@ -253,11 +268,12 @@ impl Writer {
                 let answer = (first.answer)(&outcomes[place]);
                 db::log::insert_answer(&mut tx, &tenant, &first.batch_id, first.door, &answer).await?;
             }
-            if !groups.is_empty() {
+            if is_logged {
                 let batch =
                     Batch { tenant: tenant.to_string(), mark, time: now, backfill, checksum: 0, body: body.clone() };
                 rows.push(batch.sealed());
-                entries.push((mark, Arc::new(Entry::new(mark.seq, tenant, backfill, groups, body))));
+                let entry = Entry::new(mark.seq, tenant, backfill, groups, body).telling(deleted);
+                entries.push((mark, Arc::new(entry)));
             }
         }
         db::log::insert(&mut tx, &rows).await?;
@@ -277,6 +293,7 @@ struct Work {
     backfill: bool,
     kept: Vec<Kept>,
     first_answer: Option<FirstAnswer>,
+    deleted: Option<(Arc<Series>, u64)>,
 }
 
 impl AsRef<[Group]> for Work {

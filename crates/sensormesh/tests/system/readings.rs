@@ -1,8 +1,10 @@
 //! Readings over REST: what is taken, what is refused, and in which words.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
-use sensormesh_testkit::system::Shape;
-use serde_json::json;
+use sensormesh_testkit::system::{Shape, eventually};
+use serde_json::{Value, json};
 
 use crate::{both_shapes, start};
 
@@ -37,9 +39,27 @@ async fn readings_are_deleted_only_where_it_is_said_which(shape: Shape) {
         let (status, answer) = delete(query).await;
         assert!(status == 400 && answer.to_string().contains(field), "{query:?}: {status} {answer}");
     }
+    // a room shows what is left
+    for (path, body) in [
+        ("/v1/places", json!({"placeId": "lab", "kind": "PLACE_KIND_ROOM", "name": "Lab"})),
+        ("/v1/placements", json!({"sensorId": "lab.n", "roomId": "lab"})),
+    ] {
+        let (status, answer) = system.post(path, &admin, &body).await.expect("answer");
+        assert_eq!(status, 200, "{answer}");
+    }
+    let shows = async |value: Value| {
+        let shown = eventually(Duration::from_secs(10), || async {
+            let (_, room) = system.get("/rooms/lab/metrics", &admin).await.ok()?;
+            (room["metrics"].as_array()?.first()?["value"] == value).then_some(())
+        });
+        assert!(shown.await.is_some(), "{value}: {:?}", system.get("/rooms/lab/metrics", &admin).await);
+    };
+    shows(json!(4)).await;
     assert_eq!(delete("?endTime=2026-01-01T02:00:00Z").await.1["readings"], "2");
     assert_eq!(delete("?startTime=2026-01-01T04:00:00Z").await.1["readings"], "1");
+    shows(json!(3)).await;
     assert_eq!(delete("?all=true").await.1["readings"], "2");
+    shows(Value::Null).await;
 }
 
 async fn history_and_summaries_come_as_tables_too(shape: Shape) {

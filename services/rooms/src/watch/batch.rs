@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost::Message as _;
-use sensormesh_proto::telemetry::v1::{Quality, QualityException, WatchReadingsResponse};
+use sensormesh_proto::telemetry::v1::{self as telemetry, Quality, QualityException, WatchReadingsResponse};
 use sensormesh_series::wire;
 use sensormesh_types::{DEFAULT_TENANT, Error, Result, time};
 
@@ -30,6 +30,8 @@ pub struct Batch {
     pub samples: Vec<Sample>,
     /// They are recorded data.
     pub backfill: bool,
+    /// Sensors of which readings were deleted then, with the latest one that is left.
+    pub deleted: Vec<(Arc<str>, Option<Reading>)>,
 }
 
 /// One message of telemetry's stream.
@@ -61,17 +63,15 @@ impl Decoder {
 
     /// Unpacks one message.
     pub fn decode(&mut self, message: WatchReadingsResponse) -> Result<Incoming> {
-        let WatchReadingsResponse { cursor, readings, names, groups, bookmark, backfill, tenant, .. } = message;
+        let WatchReadingsResponse { cursor, readings, names, groups, bookmark, backfill, tenant, deleted, .. } =
+            message;
         for name in names {
             self.names.insert(name.series, name.sensor_id.into());
         }
         let mut samples = Vec::new();
         for reading in readings {
-            let (Some(time), Some(value)) = (reading.time.as_ref().and_then(time::to_nanos), reading.value) else {
-                continue;
-            };
-            let sensor = reading.sensor_id.into();
-            samples.extend(shown(time, value, reading.quality).map(|reading| Sample { sensor, reading }));
+            let sensor = reading.sensor_id.as_str().into();
+            samples.extend(row(reading).map(|reading| Sample { sensor, reading }));
         }
         let tenant = self.tenant(tenant);
         let placed = self.hub.as_ref().map(|hub| hub.model().tenant(&tenant));
@@ -81,7 +81,10 @@ impl Decoder {
         if backfill {
             samples = latest_of_each(samples);
         }
-        let batch = if samples.is_empty() { None } else { Some(Batch { tenant, samples, backfill }) };
+        let deleted: Vec<_> =
+            deleted.into_iter().map(|told| (told.sensor_id.into(), told.reading.and_then(row))).collect();
+        let none = samples.is_empty() && deleted.is_empty();
+        let batch = if none { None } else { Some(Batch { tenant, samples, backfill, deleted }) };
         let reset = bookmark.as_ref().is_some_and(|bookmark| bookmark.reset);
         Ok(Incoming { cursor, batch, live: bookmark.map(|bookmark| bookmark.live), reset })
     }
@@ -122,6 +125,11 @@ impl Decoder {
         }
         Ok(())
     }
+}
+
+/// A reading that came by itself, as rooms show it.
+fn row(reading: telemetry::Reading) -> Option<Reading> {
+    shown(reading.time.as_ref().and_then(time::to_nanos)?, reading.value?, reading.quality)
 }
 
 /// A reading as rooms show it; `None` where there is no value.

@@ -229,6 +229,12 @@ impl State {
                 }
             }
         }
+        for (sensor, left) in &batch.deleted {
+            match left {
+                Some(reading) => latest.insert(Arc::clone(sensor), *reading),
+                None => latest.remove(sensor),
+            };
+        }
     }
 
     fn push(&mut self, event: Event, cursor: &str) {
@@ -254,7 +260,7 @@ impl State {
 impl Slot {
     fn weight(&self) -> usize {
         match &self.event {
-            Event::Readings(batch) => 4 + batch.samples.len(),
+            Event::Readings(batch) => 4 + batch.samples.len() + batch.deleted.len(),
             Event::Model | Event::Reset | Event::Passed => 4,
         }
     }

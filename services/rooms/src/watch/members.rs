@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sensormesh_proto::rooms::v1::RoomMetric;
 use sensormesh_types::Scope;
 
-use super::batch::Sample;
+use super::batch::{Batch, Sample};
 use super::cursor::hash;
 use super::hub::View;
 use crate::metrics::{Reading, Traits, show};
@@ -108,6 +108,11 @@ impl Members {
     /// What a sensor was at a time.
     pub fn of(&mut self, sensor: &str, time: i64) -> Option<&mut Member> {
         self.by_sensor.get_mut(sensor).filter(|member| time >= member.start)
+    }
+
+    /// Whether readings of a member were deleted: what was told of it no longer holds.
+    pub fn lose_some(&self, batch: &Batch) -> bool {
+        batch.deleted.iter().any(|(sensor, _)| self.by_sensor.contains_key(sensor))
     }
 
     /// Whether a sample is of a member and has not been told.

@@ -286,7 +286,7 @@ impl Viewer {
             tokio::time::sleep(PAUSE).await;
             return self.catch_up().await;
         };
-        if incoming.reset {
+        if incoming.reset || incoming.batch.as_ref().is_some_and(|batch| self.loses_some(batch)) {
             self.catching_up = None;
             self.show_everything(true);
             return Ok(());
@@ -313,6 +313,7 @@ impl Viewer {
     fn pass(&mut self, slot: Slot) {
         self.place += 1;
         match slot.event {
+            Event::Readings(batch) if self.loses_some(&batch) => return self.show_everything(true),
             Event::Readings(batch) => {
                 if self.overlap.is_none() {
                     self.take(&batch, &slot.cursor);
@@ -334,6 +335,10 @@ impl Viewer {
             slot.cursor.as_ref().clone_into(&mut self.at.reading);
         }
         self.ring_cursor = slot.cursor;
+    }
+
+    fn loses_some(&self, batch: &Batch) -> bool {
+        *batch.tenant == *self.given.scope.tenant() && self.members.lose_some(batch)
     }
 
     fn brings_news(&self, batch: &Batch) -> bool {

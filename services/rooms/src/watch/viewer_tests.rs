@@ -42,7 +42,12 @@ fn batch(values: impl IntoIterator<Item = i64>) -> Batch {
         let (time, value) = (value * 1_000_000_000, value as f64);
         Sample { sensor: "a".into(), reading: Reading { time, value, out_of_range: false } }
     };
-    Batch { tenant: "default".into(), samples: values.into_iter().map(sample).collect(), backfill: false }
+    Batch {
+        tenant: "default".into(),
+        samples: values.into_iter().map(sample).collect(),
+        backfill: false,
+        deleted: vec![],
+    }
 }
 
 fn incoming(values: impl IntoIterator<Item = i64>, cursor: &str) -> Incoming {
@@ -254,4 +259,34 @@ async fn bookmarks_come_at_least_every_five_seconds_and_before_the_end() {
     }
     assert!(viewer.over && bookmarks >= 4, "{bookmarks}");
     assert_eq!(viewer.stream().count().await, 0);
+}
+
+#[tokio::test]
+async fn readings_that_were_deleted_are_no_longer_shown() {
+    let left = Reading { time: 3_000_000_000, value: 3.0, out_of_range: false };
+    let deleting = |sensor: &str, left| Batch { deleted: vec![(sensor.into(), left)], ..batch([]) };
+    let stage = Stage::new(1000).await;
+    stage.hub.replace(&[batch([10])], "t10");
+    let mut viewer = stage.resumed("t10", 0).await;
+    stage.hub.push(deleting("elsewhere", None), "t11");
+    stage.hub.push(Batch { tenant: "other".into(), ..deleting("a", None) }, "t12");
+    stage.hub.push(batch([13]), "t13");
+    assert_eq!(values(&mut viewer).await.1, [13]);
+    for (cursor, left, shown) in [("t14", Some(left), Some(3.0)), ("t15", None, None)] {
+        stage.hub.push(deleting("a", left), cursor);
+        let mut resets = 0;
+        let told = loop {
+            match viewer.next().await.expect("open").expect("a message").event {
+                Some(Told::Bookmark(bookmark)) => resets += u32::from(bookmark.reset),
+                Some(Told::Change(change)) if change.room_id == "lab" => break change.metrics[0].value,
+                _ => {}
+            }
+        };
+        assert_eq!((told, resets), (shown, 1));
+    }
+    // the same where the ring does not reach back to it
+    stage.plays(vec![Incoming { batch: Some(deleting("a", None)), ..incoming([], "t15") }]);
+    let mut viewer = stage.resumed("t9", 0).await;
+    let message = viewer.next().await.expect("open").expect("a message");
+    assert!(matches!(message.event, Some(Told::Bookmark(bookmark)) if bookmark.reset));
 }

@@ -7,6 +7,7 @@ use sensormesh_types::{Caller, Error, Result};
 use super::quarantine::entry;
 use super::{Api, range};
 use crate::deletion;
+use crate::writer::Request;
 
 impl Api {
     pub(super) async fn delete(
@@ -29,6 +30,9 @@ impl Api {
         let known = self.known(caller, &request.sensor_id)?;
         let Some(series) = known.series else { return Ok(pb::DeleteReadingsResponse::default()) };
         let readings = deletion::delete(self.engine.state(), &series, start..end).await?;
+        // always: who asks again after a failure may find nothing left to delete and nobody told
+        let (told, outcome) = Request::of_deletion(&series);
+        self.engine.submit(told, outcome).await?;
         if readings > 0 {
             let mut tx = self.engine.databases.main.tx(&caller.scope).await?;
             let site = known.sensor.map(|sensor| sensor.site.clone()).unwrap_or_default();

@@ -39,6 +39,8 @@ const MESSAGE: usize = 64 << 10;
 const WAITING: usize = 256 << 10;
 /// Readings of one message of the snapshot.
 const SNAPSHOT: usize = 1000;
+/// How long it takes at most until a replica has heard what another one has deleted.
+const HEARD_OF: Duration = Duration::from_secs(2);
 /// Batches read from the log at once, as far as they are no greater than a message.
 const PAGE: u32 = 16;
 
@@ -253,7 +255,8 @@ impl Feed {
             } else {
                 run.iter().for_each(|entry| self.put(entry, &mut message));
             }
-            if !message.readings.is_empty() || !message.groups.is_empty() {
+            self.put_deleted(run, &mut message).await;
+            if !message.readings.is_empty() || !message.groups.is_empty() || !message.deleted.is_empty() {
                 self.send(message).await?;
             }
         }
@@ -359,6 +362,23 @@ impl Feed {
         let told = |(series, reading): (Arc<Series>, Reading)| row(&series.sensor_id, series.told(reading, self.raw));
         message.readings = latest.into_values().map(told).collect();
         message.readings.sort_by(|a, b| a.sensor_id.cmp(&b.sensor_id));
+    }
+
+    /// The sensors of which readings were deleted, with the latest ones as they are now: those of the message are in memory
+    /// before they are shown. Where another replica has deleted them, that is waited for.
+    async fn put_deleted(&mut self, entries: &[Arc<Entry>], message: &mut pb::WatchReadingsResponse) {
+        for (series, deletions) in entries.iter().filter_map(|entry| entry.deleted.as_ref()) {
+            if !self.filter.admits(&self.engine.catalog, series) {
+                continue;
+            }
+            let until = Instant::now() + HEARD_OF;
+            while series.tail.lock().deletions < *deletions && Instant::now() < until {
+                tokio::time::sleep(HEARD_OF / 100).await;
+            }
+            let latest = series.tail.lock().latest;
+            let reading = latest.map(|reading| row(&series.sensor_id, series.told(reading, self.raw)));
+            message.deleted.push(pb::LatestReading { sensor_id: series.sensor_id.to_string(), reading });
+        }
     }
 
     async fn bookmark(&mut self) -> Result<()> {

@@ -31,6 +31,59 @@ async fn shows(user: &User, sensor_id: &str, expected: &BTreeMap<i64, f64>) {
     eventually("the replica shows what is left", so).await;
 }
 
+pub async fn a_watcher_is_told_what_was_deleted(engine: Engine) {
+    let system = System::start(engine).await;
+    watched(&system, &system).await;
+}
+
+pub async fn a_watcher_is_told_what_another_replica_deleted(url: String) {
+    let first = System::with(Engine::Postgres(url), Config::default()).await;
+    let second = first.replica().await;
+    watched(&first, &second).await;
+}
+
+/// Deletes at one replica what is watched at another.
+async fn watched(deletes: &System, watches: &System) {
+    let user = watches.operator();
+    let sent = |i: i64| reading("lab.a", NOW - 100 * SECOND + i, i as f64);
+    user.send((0..3).map(sent).collect()).await.expect("taken");
+    user.send(vec![reading("lab.b", NOW, 9.0)]).await.expect("taken");
+    let mut watch = user.watch(pb::WatchReadingsRequest::default()).await;
+    let (_, before) = watch.until_live().await;
+    let others =
+        pb::WatchReadingsRequest { cursor: before.clone(), sensor_ids: vec!["lab.b".into()], ..Default::default() };
+    let mut others = user.watch(others).await;
+    let time = |i: i64| NOW - 100 * SECOND + i;
+    let mut told = Vec::new();
+    for (from, left) in [(2, Some(1.0)), (0, None)] {
+        assert!(delete(deletes, "lab.a", time(from), time(10)).await > 0);
+        let message = loop {
+            let message = watch.next().await;
+            if !message.deleted.is_empty() {
+                break message;
+            }
+        };
+        let [deleted] = &message.deleted[..] else { panic!("one: {message:?}") };
+        assert_eq!((deleted.sensor_id.as_str(), deleted.reading.as_ref().and_then(|r| r.value)), ("lab.a", left));
+        assert!(!message.cursor.is_empty());
+        told.push(message.cursor);
+    }
+    assert!(told[0] != told[1]);
+    user.send(vec![reading("lab.b", NOW + 1, 10.0)]).await.expect("taken");
+    let next = others.next().await;
+    assert!(next.deleted.is_empty() && next.readings.len() == 1, "nothing of other sensors: {next:?}");
+    // who resumes is told too, in every form
+    for form in [pb::ReadingForm::Rows, pb::ReadingForm::Columns, pb::ReadingForm::Latest] {
+        let again = pb::WatchReadingsRequest { cursor: before.clone(), form: form.into(), ..Default::default() };
+        let mut again = user.watch(again).await;
+        let mut deleted = Vec::new();
+        while deleted.len() < 2 {
+            deleted.extend(again.next().await.deleted);
+        }
+        assert!(deleted.iter().all(|told| told.sensor_id == "lab.a" && told.reading.is_none()), "{deleted:?}");
+    }
+}
+
 pub async fn readings_are_deleted_at_whichever_replica_is_asked(url: String) {
     let config = Config { unsealed_readings: 300, ..Config::default() };
     let mut first = System::with(Engine::Postgres(url), config).await;

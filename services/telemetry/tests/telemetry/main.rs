@@ -67,6 +67,7 @@ on_both_engines!(
     retention::old_readings_end_with_their_retention,
     retention::summaries_of_what_is_gone_come_from_its_rollups,
     retention::readings_are_deleted_by_who_may,
+    deletion::a_watcher_is_told_what_was_deleted,
     durability::what_was_acknowledged_survives_a_crash,
     durability::the_log_is_cut_and_the_readings_stay,
     durability::sensors_known_before_are_taken_without_devices,
@@ -130,6 +131,7 @@ with_replicas!(
     replicas::what_one_replica_seals_the_others_let_go,
     replicas::a_turn_that_is_not_given_back_is_waited_for,
     deletion::readings_are_deleted_at_whichever_replica_is_asked,
+    deletion::a_watcher_is_told_what_another_replica_deleted,
     deletion::replicas_that_delete_and_write_at_once_agree,
     quality::a_replica_judges_by_what_another_one_took,
 );
