@@ -79,12 +79,14 @@ impl Health {
                 (service.clone(), proto::ServiceHealth { status: word(answer).to_owned(), detail })
             })
             .collect();
-        let well = services.values().all(|service| service.status == "healthy");
+        let breakers = self.breakers();
+        let well = services.values().all(|service| service.status == "healthy")
+            && breakers.values().all(|breaker| breaker.mode == BreakerMode::Closed);
         proto::GetHealthResponse {
             gateway: "healthy".to_owned(),
             overall_status: if well { "healthy" } else { "degraded" }.to_owned(),
             services,
-            circuit_breakers: self.breakers().into_iter().map(|(name, state)| (name, shown(&state))).collect(),
+            circuit_breakers: breakers.into_iter().map(|(name, state)| (name, shown(&state))).collect(),
             timestamp: Some(time::from_micros(self.mesh.clock().now_micros())),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             spool: self.spool.as_ref().map(spool::health).unwrap_or_default(),

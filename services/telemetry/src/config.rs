@@ -39,6 +39,9 @@ pub struct Config {
     /// Sensors of a tenant that may have readings: those of another one are refused, with QUOTA. Each takes some memory.
     /// 0 = any number.
     pub sensors: u64,
+    /// Summaries, charts, exports and streams of history that are read at once, of which one caller has all but one at most; more
+    /// wait for 2 s, then they are refused with RESOURCE_EXHAUSTED. 0 = as many as there are processors, and at least 4.
+    pub long_reads: u32,
     /// Readings of unknown sensors that are kept aside, for each tenant.
     pub quarantine_readings: u64,
     /// Batches that became durable lately are kept in memory up to this size, for live streams.
@@ -63,6 +66,7 @@ impl Default for Config {
             merge_every: Duration::from_secs(60),
             commit_bytes: 4 << 20,
             sensors: 1_000_000,
+            long_reads: 0,
             quarantine_readings: 100_000,
             live_bytes: 8 << 20,
             slow_reader: Duration::from_secs(10),

@@ -1,14 +1,42 @@
 //! Which sensors a watcher wants and may see.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_types::Scope;
 
 use crate::catalog::{Catalog, Series};
 
-/// What a watcher asked for, within what it may see. Remembers its answer for each series until a sensor changes.
+/// Marks on series, by their numbers: a bit for each, so that a reader of a hundred thousand sensors holds 13 KB.
+#[derive(Clone, Debug, Default)]
+pub struct Marks(Vec<u64>);
+
+impl Marks {
+    /// Whether a series is marked.
+    pub fn has(&self, number: u32) -> bool {
+        self.0.get(number as usize / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+
+    /// Marks a series; false where it was.
+    pub fn set(&mut self, number: u32) -> bool {
+        let place = number as usize / 64;
+        if place >= self.0.len() {
+            self.0.resize(place + 1, 0);
+        }
+        let (before, bit) = (self.0[place], 1 << (number % 64));
+        self.0[place] = before | bit;
+        before & bit == 0
+    }
+
+    /// Takes every mark away.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// What a watcher asked for, within what it may see. Remembers its answer for each series until a sensor changes, unless it wants
+/// all of a tenant, which needs no looking up.
 #[derive(Debug)]
 pub struct Filter {
     scope: Scope,
@@ -16,37 +44,56 @@ pub struct Filter {
     devices: HashSet<String>,
     sites: HashSet<String>,
     labels: BTreeMap<String, String>,
-    answers: FxHashMap<u32, bool>,
+    /// Nothing but the tenant decides.
+    everything: bool,
+    decided: Marks,
+    admitted: Marks,
     version: u64,
 }
 
 impl Filter {
     /// The filter of a request.
     pub fn new(scope: &Scope, request: pb::WatchReadingsRequest) -> Self {
+        let everything = scope.sites().is_empty()
+            && request.sensor_ids.is_empty()
+            && request.device_ids.is_empty()
+            && request.site_ids.is_empty()
+            && request.labels.is_empty();
         Self {
             scope: scope.clone(),
             sensors: request.sensor_ids.into_iter().collect(),
             devices: request.device_ids.into_iter().collect(),
             sites: request.site_ids.into_iter().collect(),
             labels: request.labels.into_iter().collect(),
-            answers: FxHashMap::default(),
+            everything,
+            decided: Marks::default(),
+            admitted: Marks::default(),
             version: 0,
         }
     }
 
+    /// The tenants that any series may pass of.
+    pub fn tenants(&self, catalog: &Catalog) -> Vec<Arc<str>> {
+        let mut tenants = catalog.tenants();
+        tenants.retain(|tenant| self.scope.is_system() || **tenant == *self.scope.tenant());
+        tenants
+    }
+
     /// Whether a series passes.
     pub fn admits(&mut self, catalog: &Catalog, series: &Series) -> bool {
+        if self.everything {
+            return self.scope.admits(&series.tenant, "");
+        }
         let version = catalog.version();
         if version != self.version {
             self.version = version;
-            self.answers.clear();
+            self.decided.clear();
+            self.admitted.clear();
         }
-        if let Some(answer) = self.answers.get(&series.number) {
-            return *answer;
+        if self.decided.set(series.number) && self.decide(series) {
+            self.admitted.set(series.number);
         }
-        let answer = self.decide(series);
-        self.answers.insert(series.number, answer);
-        answer
+        self.admitted.has(series.number)
     }
 
     fn decide(&self, series: &Series) -> bool {
@@ -111,5 +158,28 @@ mod tests {
         assert!(filter.admits(&catalog, &series));
         catalog.put_sensor("acme", "lab.co2", sensor("south"));
         assert!(!filter.admits(&catalog, &series));
+    }
+
+    #[test]
+    fn who_wants_everything_remembers_nothing() {
+        let catalog = Catalog::default();
+        let mut filter = Filter::new(&Scope::tenant_of("acme"), pb::WatchReadingsRequest::default());
+        for number in 1..1000 {
+            let series = catalog.put_series("acme", &format!("lab.{number}"), number, Tail::default());
+            assert!(filter.admits(&catalog, &series));
+        }
+        assert!(filter.decided.0.is_empty() && filter.admitted.0.is_empty());
+        assert!(!filter.admits(&catalog, &catalog.put_series("other", "lab.1", 1000, Tail::default())));
+        assert_eq!(filter.tenants(&catalog), ["acme".into()]);
+        assert_eq!(Filter::new(&Scope::system(), Default::default()).tenants(&catalog).len(), 2);
+    }
+
+    #[test]
+    fn a_mark_is_on_its_series_alone() {
+        let mut marks = Marks::default();
+        assert!(!marks.has(64) && marks.set(64) && !marks.set(64));
+        assert!(marks.has(64) && !marks.has(63) && !marks.has(0) && !marks.has(u32::MAX));
+        marks.clear();
+        assert!(!marks.has(64));
     }
 }

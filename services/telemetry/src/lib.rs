@@ -40,6 +40,7 @@ mod seal;
 mod sender;
 mod tail;
 mod tasks;
+mod turns;
 mod validate;
 mod writer;
 

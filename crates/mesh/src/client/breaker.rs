@@ -197,6 +197,11 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
+    /// Whether it decides if the breaker closes.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.trial
+    }
+
     /// Says how the call went.
     pub(crate) fn tell(mut self, good: bool, now: Instant) {
         self.told = true;

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Resilience;
 use super::resolve::Address;
-use super::wire::{Sender, watch_over};
+use super::wire::{Pulse, Sender, watch_over};
 use crate::Identity;
 use crate::tls::Credentials;
 use crate::turn::last;
@@ -92,7 +92,8 @@ impl Connector {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (spoken, first_byte) = oneshot::channel();
-        let stream = FirstByte { stream, spoken: Some(spoken) };
+        let pulse = Pulse::new();
+        let stream = Listening { stream, spoken: Some(spoken), pulse: Arc::clone(&pulse) };
         let window = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).min((1 << 31) - 1);
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(window(self.rules.stream_window))
@@ -111,11 +112,12 @@ impl Connector {
             .map_err(NotConnected::because)?;
         let (interval, patience) = (self.rules.keepalive_interval, self.rules.keepalive_timeout);
         let (ended, end) = oneshot::channel();
+        let watched = Arc::clone(&pulse);
         tokio::spawn(async move {
             let pings = connection.ping_pong();
             let dead = async {
                 match pings {
-                    Some(pings) => watch_over(pings, interval, patience).await,
+                    Some(pings) => watch_over(pings, interval, patience, watched).await,
                     None => std::future::pending().await,
                 }
             };
@@ -133,7 +135,7 @@ impl Connector {
         });
         tokio::select! {
             biased;
-            Ok(()) = first_byte => Ok(Sender(sender)),
+            Ok(()) = first_byte => Ok(Sender::new(sender, pulse)),
             result = end => Err(match result {
                 Ok(Err(error)) => error,
                 _ => NotConnected::because("closed by the peer"),
@@ -142,28 +144,29 @@ impl Connector {
     }
 }
 
-/// Says when the peer's first byte was read.
-struct FirstByte<S> {
+/// Says when the peer's first byte was read, and the last one so far.
+struct Listening<S> {
     stream: S,
     spoken: Option<oneshot::Sender<()>>,
+    pulse: Arc<Pulse>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for FirstByte<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if self.spoken.is_some()
-            && buffer.filled().len() > before
-            && let Some(spoken) = self.spoken.take()
-        {
-            // the connecting side may have given up by now
-            let _ = spoken.send(());
+        if buffer.filled().len() > before {
+            self.pulse.beat();
+            if let Some(spoken) = self.spoken.take() {
+                // the connecting side may have given up by now
+                let _ = spoken.send(());
+            }
         }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for FirstByte<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

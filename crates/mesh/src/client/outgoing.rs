@@ -51,6 +51,9 @@ pub(super) struct Fault {
     pub(super) unprocessed: bool,
     /// The upstream's own failure, not the request's.
     pub(super) blame: bool,
+    /// There was no answer in time, which may be for the request: it took too long. It is its endpoint's failure, and the
+    /// upstream's where that shows no sign of life.
+    pub(super) late: bool,
     pub(super) endpoint: Option<Arc<Endpoint>>,
 }
 
@@ -142,14 +145,24 @@ pub(super) fn for_once(mut value: HeaderValue) -> HeaderValue {
 
 impl Fault {
     pub(super) fn of_request(error: Error) -> Self {
-        Self { error: error.into(), unprocessed: false, blame: false, endpoint: None }
+        Self::of_body(error.into())
+    }
+
+    pub(super) fn of_body(error: Status) -> Self {
+        Self { error, unprocessed: false, blame: false, late: false, endpoint: None }
     }
 
     pub(super) fn unprocessed(error: Error, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: error.into(), unprocessed: true, blame: true, endpoint }
+        Self { error: error.into(), unprocessed: true, blame: true, late: false, endpoint }
     }
 
+    /// It could not be sent in time.
+    pub(super) fn unsent(upstream: &str, fair: bool, endpoint: Option<Arc<Endpoint>>) -> Self {
+        Self { error: failure::late(upstream).into(), unprocessed: false, blame: fair, late: false, endpoint }
+    }
+
+    /// It was not answered in time.
     pub(super) fn late(upstream: &str, fair: bool, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: failure::late(upstream).into(), unprocessed: false, blame: fair, endpoint }
+        Self { error: failure::late(upstream).into(), unprocessed: false, blame: false, late: fair, endpoint }
     }
 }

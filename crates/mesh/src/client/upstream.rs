@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use super::answer::{Answer, Call};
 use super::balance::Balancer;
 use super::breaker::Breaker;
-use super::endpoint::{Endpoint, Lease};
+use super::endpoint::{Connection, Endpoint, Lease};
 use super::outgoing::{Fault, Outgoing, Payload, for_once};
 use super::retry::{self, Budget, Pushback};
 use super::wire::Broken;
@@ -124,8 +124,7 @@ impl Upstream {
                     let code =
                         failure::code(response.headers()).unwrap_or_else(|| failure::code_of_http(response.status()));
                     let bad = code == 14 && !failure::is_of_another(response.headers(), &self.name);
-                    let late = code == 4 && outgoing.fair;
-                    permit.tell(!bad && !late, Instant::now());
+                    permit.tell(!bad, Instant::now());
                     if let (Some(lease), Some(balancer)) = (&lease, &self.balancer) {
                         balancer.report(&lease.endpoint, !bad);
                     }
@@ -139,13 +138,14 @@ impl Upstream {
                     (Ok((response, lease)), false, true, pushback)
                 }
                 Err(fault) => {
-                    if fault.blame {
+                    // a trial that is not answered has not shown that the upstream is well
+                    if fault.blame || (fault.late && permit.is_trial()) {
                         permit.tell(false, Instant::now());
                     } else {
                         drop(permit);
                     }
                     if let (Some(endpoint), Some(balancer)) = (fault.endpoint, &self.balancer) {
-                        if fault.blame {
+                        if fault.blame || fault.late {
                             balancer.report(&endpoint, false);
                         }
                         tried.push(endpoint);
@@ -233,7 +233,7 @@ impl Upstream {
         };
         let endpoint = match timeout_at(outgoing.deadline, balancer.pick(tried)).await {
             Ok(picked) => picked.map_err(|error| Fault::unprocessed(error, None))?,
-            Err(_) => return Err(Fault::late(&self.name, outgoing.fair, None)),
+            Err(_) => return Err(Fault::unsent(&self.name, outgoing.fair, None)),
         };
         let lease = endpoint.lease(outgoing.streams);
         let mut connection = match timeout_at(outgoing.deadline, lease.connection()).await {
@@ -242,7 +242,7 @@ impl Upstream {
                 balancer.doubt();
                 return Err(Fault::unprocessed(failure::unreachable(&self.name, error), Some(endpoint)));
             }
-            Err(_) => return Err(Fault::late(&self.name, outgoing.fair, Some(endpoint))),
+            Err(_) => return Err(Fault::unsent(&self.name, outgoing.fair, Some(endpoint))),
         };
         let uri = http::Uri::builder()
             .scheme(balancer.connector().scheme())
@@ -259,7 +259,7 @@ impl Upstream {
             Err(error) => {
                 connection.broken();
                 let error = failure::lost(&self.name, error).into();
-                return Err(Fault { error, unprocessed: true, blame: false, endpoint: Some(endpoint) });
+                return Err(Fault { error, unprocessed: true, blame: false, late: false, endpoint: Some(endpoint) });
             }
         };
         match timeout_at(outgoing.deadline, sent.answer()).await {
@@ -281,7 +281,7 @@ impl Upstream {
                 };
                 Ok((response.map(|body| Body::new(body.map_err(of_body))), lease))
             }
-            Ok(Err(Broken::Request(error))) => Err(Fault { error, unprocessed: false, blame: false, endpoint: None }),
+            Ok(Err(Broken::Request(error))) => Err(Fault::of_body(error)),
             Ok(Err(Broken::Wire(error))) => {
                 let of_stream = error.is_reset();
                 let first = of_stream || connection.broken();
@@ -290,13 +290,29 @@ impl Upstream {
                     endpoint.doubt();
                 }
                 let error = failure::lost(&self.name, error).into();
-                Err(Fault { error, unprocessed, blame: first && !unprocessed, endpoint: Some(endpoint) })
+                Err(Fault { error, unprocessed, blame: first && !unprocessed, late: false, endpoint: Some(endpoint) })
             }
             Err(_) => {
                 connection.silent();
+                if outgoing.fair {
+                    self.blame_the_dead(connection);
+                }
                 Err(Fault::late(&self.name, outgoing.fair, Some(endpoint)))
             }
         }
+    }
+}
+
+impl Upstream {
+    /// Counts a call that was not answered in time as a failure where the connection is dead: a peer that lives was asked for
+    /// too much, perhaps by one caller, and others must not be refused for it.
+    fn blame_the_dead(&self, connection: Connection) {
+        let (breaker, patience) = (Arc::clone(&self.breaker), self.rules.connect_timeout);
+        tokio::spawn(async move {
+            if !connection.sender.shows_life(patience).await {
+                breaker.broke(Instant::now());
+            }
+        });
     }
 }
 

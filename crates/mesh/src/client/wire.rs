@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -15,7 +16,9 @@ use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt as _;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -23,7 +26,33 @@ use super::outgoing::Payload;
 
 /// What calls are sent through. Cheap to clone; all clones share the connection.
 #[derive(Clone)]
-pub(crate) struct Sender(pub(super) SendRequest<Bytes>);
+pub(crate) struct Sender {
+    requests: SendRequest<Bytes>,
+    pulse: Arc<Pulse>,
+}
+
+/// Whether the peer of a connection shows signs of life: any byte that is read from it is one.
+pub(super) struct Pulse {
+    since: Instant,
+    /// When it was last heard, microseconds after `since`.
+    heard: AtomicU64,
+    asked: Notify,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { since: Instant::now(), heard: AtomicU64::new(0), asked: Notify::new() })
+    }
+
+    /// Something was read.
+    pub(super) fn beat(&self) {
+        self.heard.store(self.age(), Ordering::Relaxed);
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
 
 /// How a call that was sent broke off.
 #[derive(Debug)]
@@ -41,23 +70,35 @@ pub(crate) struct Sent {
 }
 
 impl Sender {
+    pub(super) fn new(requests: SendRequest<Bytes>, pulse: Arc<Pulse>) -> Self {
+        Self { requests, pulse }
+    }
+
+    /// Asks the peer for a sign of life and answers, after so long, whether there was one.
+    pub(super) async fn shows_life(&self, within: Duration) -> bool {
+        let asked = self.pulse.age();
+        self.pulse.asked.notify_one();
+        tokio::time::sleep(within).await;
+        self.pulse.heard.load(Ordering::Relaxed) > asked
+    }
+
     /// Whether the connection takes no more calls.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.0.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+        matches!(self.requests.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
     }
 
     /// Sends a request. An error means that nothing was sent, and leaves an open payload where it is.
     pub(crate) fn send(&mut self, head: Request<()>, payload: &mut Payload) -> Result<Sent, h2::Error> {
         match payload {
             Payload::Whole(message) => {
-                let (response, mut stream) = self.0.send_request(head, message.is_empty())?;
+                let (response, mut stream) = self.requests.send_request(head, message.is_empty())?;
                 if !message.is_empty() {
                     stream.send_data(message.clone(), true)?;
                 }
                 Ok(Sent { response, pump: None })
             }
             Payload::Open(body) => {
-                let (response, stream) = self.0.send_request(head, body.is_none())?;
+                let (response, stream) = self.requests.send_request(head, body.is_none())?;
                 let pump = body.take().map(|body| Pump::start(body, stream));
                 Ok(Sent { response, pump })
             }
@@ -186,10 +227,10 @@ async fn pump(mut body: Body, mut stream: SendStream<Bytes>, failure: Arc<OnceLo
     }
 }
 
-/// Asks the peer again and again whether it lives; ends when it does not answer in time.
-pub(super) async fn watch_over(mut pings: PingPong, interval: Duration, patience: Duration) {
+/// Asks the peer again and again whether it lives, at once where somebody wants to know; ends when it does not answer in time.
+pub(super) async fn watch_over(mut pings: PingPong, interval: Duration, patience: Duration, pulse: Arc<Pulse>) {
     loop {
-        tokio::time::sleep(interval).await;
+        let _ = tokio::time::timeout(interval, pulse.asked.notified()).await;
         match tokio::time::timeout(patience, pings.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
             // the connection is ending by itself

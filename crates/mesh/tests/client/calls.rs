@@ -124,6 +124,28 @@ async fn an_upstream_that_stays_silent_exceeds_the_deadline() {
 }
 
 #[tokio::test]
+async fn calls_that_take_too_long_are_not_held_against_an_upstream_that_lives() {
+    let fake = Fake::new(|asked| async move {
+        match asked.path.ends_with("GetDevice") {
+            true => std::future::pending().await,
+            false => watched(1, true),
+        }
+    });
+    let running = fake.listen().await;
+    let mesh = edge(&[("devices", vec![running.address])], quick());
+    let slow = || async {
+        let context = Context { deadline: Some(Instant::now() + Duration::from_millis(1500)), ..Context::default() };
+        Context::scope(context, get_device(&mesh)).await.expect_err("no answer").code()
+    };
+    let codes = futures::future::join_all((0..30).map(|_| slow())).await;
+    assert!(codes.iter().all(|code| *code == Code::DeadlineExceeded), "{codes:?}");
+    tokio::time::sleep(quick().connect_timeout * 2).await; // it was asked for a sign of life
+    let state = breaker(&mesh, "devices");
+    assert_eq!((state.mode, state.failures), (BreakerMode::Closed, 0));
+    watch_devices(&mesh).await.expect("others are served");
+}
+
+#[tokio::test]
 async fn a_call_is_sent_again_only_where_its_contract_allows() {
     let fake = Fake::new(|_| async { tonic::Status::unavailable("try again").into_http() });
     let running = fake.listen().await;

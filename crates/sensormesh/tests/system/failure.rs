@@ -86,6 +86,7 @@ async fn any_one_process_may_be_killed() {
         })
         .await;
         assert!(back.is_some(), "{victim} is started again");
+        becomes(&system, "healthy").await; // it serves again
     }
     let mut seen: Vec<i64> = Vec::new();
     while seen.last() != Some(&sent) {

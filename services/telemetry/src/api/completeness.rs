@@ -53,6 +53,7 @@ impl Api {
             None => String::new(),
         };
         let part = Part { borders, range: (start, end) };
+        let _turn = self.turns.take(caller).await?;
         let as_of = Some(self.now());
         let mut sensors = Vec::with_capacity(request.sensor_ids.len());
         for sensor_id in &request.sensor_ids {

@@ -30,6 +30,7 @@ impl Api {
             return Err(Error::invalid("max_points", "is more than 200,000 of all sensors together"));
         }
         self.reach(&request.min_seq).await?;
+        let _turn = self.turns.take(caller).await?;
         let (as_of, stale) = (Some(self.now()), self.is_stale());
         let mut sensors = Vec::with_capacity(request.sensor_ids.len());
         for sensor_id in &request.sensor_ids {

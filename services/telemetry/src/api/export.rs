@@ -30,15 +30,17 @@ impl Api {
         let zone = time::zone("time_zone", &request.time_zone)?;
         self.reach(&request.min_seq).await?;
         let series = self.series(caller, &request.sensor_id)?;
-        let (engine, raw) = (self.engine.clone(), request.raw);
+        let (api, caller, raw) = (self.clone(), caller.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
             let mut table = Csv::new(["time", "sensor_id", "value", "unit", "quality"]);
             if let Some(series) = series {
                 let unit = series.unit(raw);
-                let mut history = History::open(&engine, &series, range).await?.raw(raw);
+                let mut history = History::open(&api.engine, &series, range).await?.raw(raw);
                 for run in 0..history.runs() {
+                    let turn = api.turns.wait(&caller).await?;
                     let column = history.load(run).await?;
                     history.release();
+                    drop(turn); // the reader may be slow
                     for reading in column.iter() {
                         write(&mut table, &series.sensor_id, &unit, reading, &zone);
                         if table.len() >= CHUNK {
@@ -81,8 +83,10 @@ impl Api {
                 let unit = api.unit(&caller, &sensor_id, asked.raw);
                 let mut next = Some(asked.start);
                 while let Some(start) = next {
+                    let turn = api.turns.wait(&caller).await?;
                     let tables;
                     (tables, next) = api.tables(&caller, &asked, slice::from_ref(&sensor_id), start, PAGE).await?;
+                    drop(turn); // the reader may be slow
                     for (start, count, values) in tables.iter().flat_map(Table::rows) {
                         csv.text(&time::rfc3339_in(start, &zone));
                         csv.text(&sensor_id);

@@ -19,7 +19,7 @@ use super::ingest::{count, count_refused};
 use super::{Answers, Api};
 use crate::catalog::{Sensor, Series};
 use crate::columns::{self, Checked};
-use crate::db::log::Door;
+use crate::db::answer::{self, Digest, Door};
 use crate::sender::{self, Place, Sender};
 use crate::validate::{self, Window};
 use crate::writer::{FirstAnswer, Outcome, Request};
@@ -184,13 +184,13 @@ impl Session {
         }
         self.last_number = Some(number);
         let engine = self.api.engine.clone();
-        if !batch.batch_id.is_empty()
-            && let Some(answer) = engine.first_answer(&self.sender.tenant, &batch.batch_id, Door::Stream).await?
+        let name = self.sender.name(&batch.batch_id, Door::Stream).map(|name| (name, digest(&batch, self.backfill)));
+        if let Some((name, digest)) = &name
+            && let Some(answer) = engine.first_answer(name, digest).await?
         {
             return Ok(futures::future::ready(repeated(number, &answer)).boxed());
         }
         let window = Window::at(engine.clock.now_nanos(), self.backfill);
-        let batch_id = batch.batch_id.clone();
         let Checked { groups, body, mut rejections } = columns::check(batch, window, |series| self.find(series))?;
         rejections.iter_mut().for_each(|rejection| rejection.batch = number);
         rejections.iter().for_each(|r| count_refused(&r.reason, r.indices.len().max(1) as u64));
@@ -208,23 +208,33 @@ impl Session {
                 out_of_range: outcome.out_of_range as u64,
             }
         };
-        if !batch_id.is_empty() {
+        if let Some((name, digest)) = name {
             let answer = answer.clone();
             let answer = Box::new(move |outcome: &Outcome| answer(outcome).encode_to_vec());
-            request.first_answer = Some(FirstAnswer { batch_id, door: Door::Stream, answer });
+            request.first_answer = Some(FirstAnswer { name, digest, answer });
         }
         // queued here, in the order of the stream; only the wait for the commit is put off
         let waiting = engine.enqueue(request, outcome).await?;
         Ok(async move {
             let outcome = waiting.await?;
-            if let Some(first) = &outcome.repeated {
-                return repeated(number, first);
+            if let Some(first) = outcome.repeated {
+                return repeated(number, &first?);
             }
             count(&outcome, 0);
             Ok(answer(&outcome))
         }
         .boxed())
     }
+}
+
+/// What the batch holds, as it came, whatever its number this time.
+fn digest(batch: &pb::ReadingBatch, backfill: bool) -> Digest {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&[backfill.into()]);
+    for group in &batch.groups {
+        hash.update(&(group.len() as u64).to_le_bytes()).update(group);
+    }
+    answer::digest(&hash)
 }
 
 /// The first answer again, under the number that the batch has this time.

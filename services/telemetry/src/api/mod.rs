@@ -27,18 +27,21 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::catalog::{Known, Series};
 use crate::engine::Engine;
 use crate::sender::Registry;
+use crate::turns::Turns;
 
 /// Readings over the contract.
 #[derive(Clone)]
 pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
+    turns: Arc<Turns>,
 }
 
 impl Api {
     /// The contract over an engine.
     pub fn new(engine: Engine, mesh: &Mesh) -> Result<Self> {
-        Ok(Self { engine, registry: Registry::new(mesh)? })
+        let turns = Arc::new(Turns::new(engine.config.long_reads));
+        Ok(Self { engine, registry: Registry::new(mesh)?, turns })
     }
 
     /// The series of a sensor as the caller may see it; `None` where the sensor is known and has no readings.

@@ -9,7 +9,6 @@ use sensormesh_types::{Caller, Result};
 use super::{Answers, Api, range};
 use crate::batch;
 use crate::catalog::Series;
-use crate::engine::Engine;
 use crate::history::History;
 
 /// Readings of one message: about 32 KiB.
@@ -29,11 +28,11 @@ impl Api {
         }
         let first =
             pb::StreamReadingsResponse { as_of: Some(self.now()), stale: self.is_stale(), ..Default::default() };
-        let (engine, raw) = (self.engine.clone(), request.raw);
+        let (api, caller, raw) = (self.clone(), caller.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
             answers.send(first).await;
             for series in series {
-                send(&engine, &series, range, raw, &answers).await?;
+                send(&api, &caller, &series, range, raw, &answers).await?;
             }
             Ok(())
         }))
@@ -42,7 +41,8 @@ impl Api {
 
 /// Sends one series.
 async fn send(
-    engine: &Engine,
+    api: &Api,
+    caller: &Caller,
     series: &Arc<Series>,
     range: (i64, i64),
     raw: bool,
@@ -51,10 +51,12 @@ async fn send(
     let name =
         pb::SeriesName { series: series.number, sensor_id: series.sensor_id.to_string(), unit: series.unit(raw) };
     let mut names = vec![name];
-    let mut history = History::open(engine, series, range).await?.raw(raw);
+    let mut history = History::open(&api.engine, series, range).await?.raw(raw);
     for run in 0..history.runs() {
+        let turn = api.turns.wait(caller).await?;
         let column = history.load(run).await?;
         history.release();
+        drop(turn); // the reader may be slow
         let mut from = 0;
         while from < column.len() {
             let to = column.len().min(from + READINGS);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::Message as _;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sensormesh_mesh::Context;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::ReadingForm;
@@ -28,7 +28,7 @@ use crate::calibration::Calibration;
 use crate::catalog::Series;
 use crate::db;
 use crate::engine::Engine;
-use crate::filter::Filter;
+use crate::filter::{Filter, Marks};
 use crate::hub::{Entry, Next};
 
 /// A bookmark is sent at least this often while nothing else is.
@@ -67,8 +67,8 @@ impl Api {
             after: after.unwrap_or_default(),
             live: false,
             raw,
-            choices: FxHashMap::default(),
-            chosen: 0,
+            named: Marks::default(),
+            version: 0,
             messages,
             told,
             deadline: Context::current().and_then(|context| context.deadline),
@@ -117,9 +117,9 @@ struct Feed {
     live: bool,
     /// Values as they were measured, not calibrated.
     raw: bool,
-    /// What the reader gets of each series, for COLUMNS, by the catalog of that version.
-    choices: FxHashMap<u32, Choice>,
-    chosen: u64,
+    /// The series that were named to the reader, for COLUMNS, by the catalog of that version.
+    named: Marks,
+    version: u64,
     messages: mpsc::Sender<Box<pb::WatchReadingsResponse>>,
     /// The last cursor handed to the reader.
     told: String,
@@ -212,7 +212,7 @@ impl Feed {
         {
             let _steady = self.engine.hub.steady();
             self.after = self.engine.hub.head();
-            for tenant in self.engine.catalog.tenants() {
+            for tenant in self.filter.tenants(&self.engine.catalog) {
                 self.engine.catalog.scan(&tenant, "", |series| {
                     if self.filter.admits(&self.engine.catalog, series)
                         && let Some(reading) = series.tail.lock().latest
@@ -308,7 +308,10 @@ impl Feed {
             } else if plain > 0
                 && let Ok(packed) = wire::Group::read(packed)
             {
-                let wanted = |series| matches!(self.choices.get(&series), Some(Choice::Plain));
+                let plain = group.channels.iter().map(|channel| &channel.series);
+                let plain = plain.filter(|series| matches!(self.choose(series, message), Choice::Plain));
+                let plain: FxHashSet<u32> = plain.map(|series| series.number).collect();
+                let wanted = |number| plain.contains(&number);
                 message.groups.push(packed.only(wanted).into());
             }
         }
@@ -317,22 +320,18 @@ impl Feed {
     /// What the reader gets of a series. Names it to the reader the first time.
     fn choose(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) -> Choice {
         let version = self.engine.catalog.version();
-        if self.chosen != version {
-            self.chosen = version;
-            self.choices.clear();
+        if self.version != version {
+            self.version = version;
+            self.named.clear();
         }
-        if let Some(choice) = self.choices.get(&series.number) {
-            return choice.clone();
+        if !self.filter.admits(&self.engine.catalog, series) {
+            return Choice::No;
         }
-        let choice = if !self.filter.admits(&self.engine.catalog, series) {
-            Choice::No
-        } else {
+        if self.named.set(series.number) {
             let sensor_id = series.sensor_id.to_string();
             message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit(self.raw) });
-            series.calibration().filter(|_| !self.raw).map_or(Choice::Plain, Choice::Calibrated)
-        };
-        self.choices.insert(series.number, choice.clone());
-        choice
+        }
+        series.calibration().filter(|_| !self.raw).map_or(Choice::Plain, Choice::Calibrated)
     }
 
     fn put_latest(&mut self, entries: &[Arc<Entry>], message: &mut pb::WatchReadingsResponse) {

@@ -93,9 +93,9 @@ pub async fn a_batch_sent_again_is_known(engine: Engine) {
     let system = System::start(engine).await;
     let user = system.operator();
     let mut ingest = user.open().await;
-    let number = ingest.numbers(&["lab.a"]).await[0];
+    let series = ingest.numbers(&["lab.a"]).await[0];
     let values: Vec<f64> = (0..500).map(f64::from).collect();
-    let mut first = batch(1, vec![group(number, NOW - 1000 * SECOND, SECOND, &values)]);
+    let mut first = batch(1, vec![group(series, NOW - 1000 * SECOND, SECOND, &values)]);
     first.batch_id = "x".into();
     ingest.send(first.clone()).await;
     assert_eq!(ingest.through(1).await[0].duplicates, 0);
@@ -104,9 +104,25 @@ pub async fn a_batch_sent_again_is_known(engine: Engine) {
     assert_eq!(ingest.through(2).await[0].duplicates, 500);
     // with it nothing is looked at: the first answer comes again
     first.number = 3;
-    ingest.send(first).await;
+    ingest.send(first.clone()).await;
     assert_eq!(ingest.through(3).await[0].duplicates, 0);
     assert_eq!(user.readings("lab.a").await.len(), 500);
+    // the id with anything else is refused, sent by itself or in the same commit
+    let other = |number, id: &str, value| {
+        let groups = vec![group(series, NOW, SECOND, &[value])];
+        pb::ReadingBatch { batch_id: id.into(), ..batch(number, groups) }
+    };
+    ingest.send(other(4, "x", 7.0)).await;
+    let refused = ingest.next().await.expect_err("another batch");
+    assert_eq!((refused.code(), refused.fields()[0].field.as_str()), (Code::Invalid, "batch_id"));
+    let mut ingest = user.open().await;
+    ingest.numbers(&["lab.a"]).await;
+    ingest.send(other(1, "y", 8.0)).await;
+    ingest.send(other(2, "y", 9.0)).await;
+    while let Ok(answer) = ingest.next().await {
+        assert!(answer.through < 2, "what is not stored is not acknowledged");
+    }
+    assert_eq!(user.readings("lab.a").await.last(), Some(&(NOW, 8.0)));
 }
 
 pub async fn a_wrong_number_or_size_ends_the_stream(engine: Engine) {

@@ -50,6 +50,7 @@ impl Api {
             Some(next) => next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?,
             None => asked.start,
         };
+        let _turn = self.turns.take(caller).await?;
         let (tables, next) = self.tables(caller, &asked, &request.sensor_ids, start, size).await?;
         let sensors = request.sensor_ids.iter().zip(tables).map(|(sensor_id, table)| {
             let unit = self.unit(caller, sensor_id, asked.raw);
