@@ -124,6 +124,19 @@ def made_up() -> Iterator[tuple[str, Series]]:
             yield "made_up", (f"room{room}.{kind}", readings)
 
 
+def to_the_millisecond() -> Iterator[tuple[str, Series]]:
+    """Four temperatures in each of twelve rooms, read together every ten seconds by a clock that is up to 20 ms late."""
+    chance = random.Random(2)
+    for room in range(12):
+        times = [1_700_000_000_000 + 10_000 * i + chance.randrange(20) for i in range(8192)]
+        for channel in range(4):
+            level, readings = 21.0, []
+            for time in times:
+                level += 0.2 * (chance.random() - 0.5)
+                readings.append((time, round(level, 2)))
+            yield "to_the_millisecond", (f"room{room}.temperature{channel}", readings)
+
+
 def write(path: Path, found: Iterator[tuple[str, Series]]) -> dict[str, int]:
     """Writes series, and says how many readings each set has: for each series the length of its name, the name, the number of
     readings, their times in nanoseconds, their values."""

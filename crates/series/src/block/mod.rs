@@ -6,7 +6,7 @@
 //! differences in varints, or `pco` where that is smaller. Both carry a CRC32C: a block that was damaged is an error
 //! ([`Corrupt`](sensormesh_types::Code::Corrupt)), never a wrong number.
 //!
-//! Times and values can be encoded apart ([`encode_times`], [`encode_values`]), for channels that share a time column.
+//! Times and values can be encoded apart ([`encode_times`], [`encode_values`]): a rollup's columns share their times.
 
 pub(crate) mod decimal;
 mod pco;
