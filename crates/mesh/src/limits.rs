@@ -28,6 +28,10 @@ pub struct ServerLimits {
     pub pending_accept_reset_streams: u32,
     /// Streams this side reset, before the connection is closed.
     pub local_error_reset_streams: u32,
+    /// Frames a second on one HTTP/2 connection that carry nothing (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, RST_STREAM,
+    /// DATA of less than 5 bytes) beyond what its requests and answers need, and ten times as many at once, before the
+    /// connection is closed.
+    pub empty_frames: u32,
     /// Bytes of all headers of a request.
     #[serde(with = "text::size")]
     pub header_list: u64,
@@ -87,6 +91,7 @@ impl ServerLimits {
             concurrent_streams: 100,
             pending_accept_reset_streams: 20,
             local_error_reset_streams: 1024,
+            empty_frames: 100,
             stream_window: 64 << 10,
             connection_window: 1 << 20,
             send_buffer: 64 << 10,
@@ -111,6 +116,7 @@ impl ServerLimits {
             concurrent_streams: 256,
             pending_accept_reset_streams: 100,
             local_error_reset_streams: 8192,
+            empty_frames: 1000,
             header_list: 16 << 10,
             header_table: 4 << 10,
             frame: 16 << 10,
@@ -139,6 +145,7 @@ impl ServerLimits {
             concurrent_streams: 16,
             pending_accept_reset_streams: 20,
             local_error_reset_streams: 1024,
+            empty_frames: 100,
             stream_window: 64 << 10,
             connection_window: 256 << 10,
             send_buffer: 64 << 10,

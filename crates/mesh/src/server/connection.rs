@@ -17,6 +17,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tower::ServiceExt as _;
 
 use super::drain::Drain;
+use super::flood::Guarded;
 use super::listen::Rules;
 use super::replay::{Protocol, Replay};
 use super::stall::{Noted, Patience, Streams, Turn, Turns};
@@ -113,14 +114,14 @@ async fn run<T, S, B, H>(
         }
         app.clone().oneshot(request).map_ok(|response| response.map(|body| Noted::new(body, turn)))
     };
-    let io = TokioIo::new(stream);
     match protocol {
         Protocol::Http2 => {
             let turns = Turns::default();
             let (patience, stalled) = (limits.stalled_after, rules.stalled.clone());
             let streams = Streams { turns: turns.clone(), patience, stalled };
             let service = hyper::service::service_fn(move |request| serve(request, turns.next()));
-            let connection = http2(limits, streams).serve_connection(io, service);
+            let stream = Guarded::new(stream, limits.empty_frames, rules.flooded.clone());
+            let connection = http2(limits, streams).serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             let mut age = Age::new(limits);
             loop {
@@ -141,7 +142,7 @@ async fn run<T, S, B, H>(
             let turn = Arc::<Turn>::default();
             let mut patience = Patience::new(Arc::clone(&turn), limits.stalled_after);
             let service = hyper::service::service_fn(move |request| serve(request, Arc::clone(&turn)));
-            let connection = http1(limits).serve_connection(io, service).with_upgrades();
+            let connection = http1(limits).serve_connection(TokioIo::new(stream), service).with_upgrades();
             tokio::pin!(connection);
             let mut age = Age::new(limits);
             loop {

@@ -41,14 +41,15 @@ pub(super) struct Rules {
     pub(super) http1: bool,
     pub(super) handshakes: Semaphore,
     pub(super) stalled: Counter,
+    pub(super) flooded: Counter,
 }
 
 impl Door {
     /// A plaintext door for HTTP/1.1 and HTTP/2. `service` is the label of its metrics.
     pub fn new(service: &'static str, listener: TcpListener, limits: ServerLimits) -> Self {
         let handshakes = Semaphore::new(limits.handshakes as usize);
-        let stalled = metrics::shed(service, "stalled");
-        Self { service, listener, rules: Rules { limits, tls: None, http1: true, handshakes, stalled } }
+        let (stalled, flooded) = (metrics::shed(service, "stalled"), metrics::shed(service, "flood"));
+        Self { service, listener, rules: Rules { limits, tls: None, http1: true, handshakes, stalled, flooded } }
     }
 
     /// Asks for TLS, with the configuration that `source` returns for each connection. ALPN is the configuration's.

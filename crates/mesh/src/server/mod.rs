@@ -6,6 +6,7 @@ mod authorize;
 mod connection;
 mod deadline;
 mod drain;
+mod flood;
 mod health;
 mod listen;
 mod mesh_service;

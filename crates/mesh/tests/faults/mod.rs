@@ -2,6 +2,7 @@
 //! `make test-faults`.
 
 mod abuse;
+mod busy;
 mod calls;
 mod floods;
 mod links;

@@ -22,6 +22,7 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
@@ -75,6 +76,7 @@ pub async fn open_world() -> World {
         config.dev = true;
         config.limits.pending_accept_reset_streams = 20;
         config.limits.local_error_reset_streams = 1024;
+        config.limits.empty_frames = 100;
     })
     .await
 }

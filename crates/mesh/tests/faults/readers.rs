@@ -14,7 +14,7 @@ use crate::server::world::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn asked(method: &str) -> http::Request<()> {
+pub fn asked(method: &str) -> http::Request<()> {
     http::Request::post(format!("http://devices/sensormesh.devices.v1.DevicesService/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -23,7 +23,7 @@ fn asked(method: &str) -> http::Request<()> {
 }
 
 /// A connection that grants each stream so much.
-async fn connection(world: &World, window: u32) -> SendRequest<Bytes> {
+pub async fn connection(world: &World, window: u32) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(world.address()).await.expect("connected");
     let connector = tokio_rustls::TlsConnector::from(client_config(&world.config.pki_dir, "adapters"));
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
@@ -35,7 +35,7 @@ async fn connection(world: &World, window: u32) -> SendRequest<Bytes> {
 }
 
 /// Asks for a stream of devices; what it sends is not read by itself.
-async fn watching(send: &mut SendRequest<Bytes>, what: &str) -> RecvStream {
+pub async fn watching(send: &mut SendRequest<Bytes>, what: &str) -> RecvStream {
     *send = send.clone().ready().await.expect("room for a stream");
     let (response, mut body) = send.send_request(asked("WatchDevices"), false).expect("sent");
     body.send_data(raw::message(&watch(what)), true).expect("a message");
