@@ -11,6 +11,9 @@ use tokio::time::Instant;
 use crate::connection::Connection;
 use crate::source::Measured;
 
+/// In nanoseconds.
+const MILLISECOND: i64 = 1_000_000;
+
 /// How long reading a source may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The processor's load is a mean: the first one needs a moment to be taken over.
@@ -50,7 +53,8 @@ pub async fn read(connection: Arc<Connection>, source: Source, clock: Clock, shu
         if measured.is_empty() {
             connection.unreadable("nothing can be read");
         } else {
-            connection.take(clock.now_nanos(), &measured);
+            // no source is more exact than a millisecond, and times of so many digits would be most of what is stored
+            connection.take(clock.now_nanos() / MILLISECOND * MILLISECOND, &measured);
         }
     }
 }
