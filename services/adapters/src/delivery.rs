@@ -324,6 +324,8 @@ impl Session {
         let left_out = (values.len() - channels.len()) as u64;
         let group = Group { start_ns: time, tick_ns: 1, steps: Vec::new(), channels };
         let groups = vec![group.encode_to_vec().into()];
+        // with what is left out it is another batch than without, and an id stands for one
+        let batch_id = if left_out == 0 { batch_id } else { String::new() };
         let batch = Message::Batch(ReadingBatch { number, batch_id, groups });
         self.to.send(IngestStreamRequest { message: Some(batch) }).await.map_err(|_| closed())?;
         self.sent = number;

@@ -19,7 +19,8 @@ use crate::Config;
 use crate::batch::{self, Deletion};
 use crate::calibrations;
 use crate::catalog::{Catalog, Series};
-use crate::db::log::{Door, SHARD};
+use crate::db::answer::{First, Name};
+use crate::db::log::SHARD;
 use crate::db::{self, Databases};
 use crate::hub::{Entry, Hub};
 use crate::ownership::Ownership;
@@ -217,10 +218,10 @@ impl State {
         }
     }
 
-    /// The first answer to a batch, from the log's database.
-    pub async fn first_answer(&self, tenant: &str, batch_id: &str, door: Door) -> Result<Option<Vec<u8>>> {
+    /// The first batch of this name, from the log's database.
+    pub async fn first(&self, name: &Name) -> Result<Option<First>> {
         let mut read = self.databases.log.read(&Scope::system()).await?;
-        db::log::find_answer(&mut read, tenant, batch_id, door).await
+        db::answer::find(&mut read, name).await
     }
 
     /// Puts batches that are durable into memory and shows them to everybody.

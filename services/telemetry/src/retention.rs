@@ -80,7 +80,7 @@ pub async fn expire(state: &Arc<State>) -> Result<()> {
 async fn expire_answers(state: &State, before: i64) -> Result<()> {
     loop {
         let mut tx = state.databases.log.tx(&Scope::system()).await?;
-        let more = db::log::expire_answers(&mut tx, before, ANSWERS_AT_ONCE).await?;
+        let more = db::answer::expire(&mut tx, before, ANSWERS_AT_ONCE).await?;
         tx.commit().await?;
         if !more {
             return Ok(());

@@ -13,6 +13,7 @@ use sensormesh_types::{Caller, Code, Principal, Result, Scope};
 
 use crate::catalog::{Known, Sensor, Series};
 use crate::db;
+use crate::db::answer::{Door, Name};
 use crate::engine::State;
 use crate::tasks::told;
 use crate::validate::is_sensor_id;
@@ -57,6 +58,12 @@ impl Sender {
         };
         let (tenant, actor, scope) = (caller.tenant().into(), caller.actor(), caller.scope.clone());
         Self { tenant, actor, accepted_time: caller.accepted_time, scope, device }
+    }
+
+    /// What a batch of the sender's is known by; `None` where it has no id.
+    pub fn name(&self, batch_id: &str, door: Door) -> Option<Name> {
+        let (tenant, sender, batch_id) = (self.tenant.to_string(), self.actor.clone(), batch_id.to_owned());
+        Some(Name { tenant, sender, batch_id, door }).filter(|name| !name.batch_id.is_empty())
     }
 
     /// Whether the sender is a device that speaks for itself only.

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use crate::batch::{self, Group};
 use crate::catalog::Series;
 use crate::db;
-use crate::db::log::{Batch, Door};
+use crate::db::answer::{Digest, Misused, Name};
+use crate::db::log::Batch;
 use crate::db::quarantine::Kept;
 use crate::dedup::{Found, Judge};
 use crate::engine::State;
@@ -30,12 +31,12 @@ const MOST_REQUESTS: usize = 1024;
 /// Makes the first answer to a batch out of what became of it and its place in the log.
 pub type Answer = Box<dyn FnOnce(&Outcome) -> Vec<u8> + Send + Sync>;
 
-/// A batch id, the door it came by, and how its answer is made.
+/// What a batch is known by, what it holds, and how its answer is made.
 pub struct FirstAnswer {
-    /// The sender's id of the batch.
-    pub batch_id: String,
-    /// The door it came by.
-    pub door: Door,
+    /// What it is known by.
+    pub name: Name,
+    /// What it holds.
+    pub digest: Digest,
     /// Makes the answer.
     pub answer: Answer,
 }
@@ -97,8 +98,8 @@ pub struct Outcome {
     pub found: Vec<Found>,
     /// How many of those stored lie outside their sensor's range.
     pub out_of_range: usize,
-    /// The answer that the same batch got the first time: nothing else was done.
-    pub repeated: Option<Vec<u8>>,
+    /// The batch's id was used before: the answer that the same batch got the first time. Nothing else was done.
+    pub repeated: Option<Result<Vec<u8>, Misused>>,
 }
 
 impl Outcome {
@@ -194,20 +195,18 @@ impl Writer {
             self.flags.forget_some(&state.take_foreign());
         }
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(work.len());
-        let mut first: HashMap<(Arc<str>, String, Door), usize> = HashMap::new();
+        let mut first: HashMap<Name, (Digest, usize)> = HashMap::new();
         let mut repeats: Vec<(usize, usize)> = Vec::new();
         let mut judge = Judge::new(&state);
         let mut ready: Vec<Work> = Vec::new();
         for (place, mut work) in work.into_iter().enumerate() {
             let mut outcome = Outcome::default();
             if let Some(id) = &work.first_answer {
-                let key = (Arc::clone(&work.tenant), id.batch_id.clone(), id.door);
-                if let Some(answer) = state.first_answer(&work.tenant, &id.batch_id, id.door).await? {
-                    outcome.repeated = Some(answer);
-                } else if let Some(same) = first.get(&key) {
-                    repeats.push((place, *same));
-                } else {
-                    first.insert(key, place);
+                match (first.get(&id.name), state.first(&id.name).await?) {
+                    (_, Some(before)) => outcome.repeated = Some(before.repeat(&id.digest)),
+                    (Some((digest, same)), None) if *digest == id.digest => repeats.push((place, *same)),
+                    (Some(_), None) => outcome.repeated = Some(Err(Misused)),
+                    (None, None) => _ = first.insert(id.name.clone(), (id.digest, place)),
                 }
             }
             if outcome.repeated.is_none() && !repeats.iter().any(|(repeat, _)| *repeat == place) {
@@ -266,7 +265,7 @@ impl Writer {
             }
             if let Some(first) = first_answer {
                 let answer = (first.answer)(&outcomes[place]);
-                db::log::insert_answer(&mut tx, &tenant, &first.batch_id, first.door, &answer).await?;
+                db::answer::insert(&mut tx, &first.name, &first.digest, &answer).await?;
             }
             if is_logged {
                 let batch =

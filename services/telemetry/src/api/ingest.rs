@@ -14,7 +14,7 @@ use super::Api;
 use crate::batch::{self, Channel, Group};
 use crate::catalog::Series;
 use crate::db;
-use crate::db::log::Door;
+use crate::db::answer::{self, Digest, Door, Name};
 use crate::db::quarantine::Kept;
 use crate::sender::{self, Place, Sender};
 use crate::validate::{self, Window};
@@ -104,10 +104,11 @@ impl Api {
         if request.backfill && sender.is_device() {
             return Err(Error::forbidden("a device sends no backfill; an operator or a bridge does"));
         }
-        if !request.batch_id.is_empty()
-            && let Some(answer) = self.engine.first_answer(&sender.tenant, &request.batch_id, Door::Rows).await?
+        let name = sender.name(&request.batch_id, Door::Rows).map(|name| (name, digest(&request)));
+        if let Some((name, digest)) = &name
+            && let Some(first) = self.engine.first(name).await?
         {
-            return decode(&answer);
+            return decode(&first.repeat(digest)?);
         }
         let total = request.readings.len();
         let intake = self.sort(&sender, &request.readings, request.backfill).await?;
@@ -116,7 +117,7 @@ impl Api {
         if intake.refused as usize == total {
             return Err(all_refused(&intake.results));
         }
-        self.store(&sender, intake, request.batch_id, request.backfill).await
+        self.store(&sender, intake, name, request.backfill).await
     }
 
     pub(super) async fn take_row(
@@ -227,7 +228,7 @@ impl Api {
         &self,
         sender: &Sender,
         intake: Intake,
-        batch_id: String,
+        name: Option<(Name, Digest)>,
         backfill: bool,
     ) -> Result<pb::IngestReadingsResponse> {
         let Intake { groups, origins, kept, results, refused, .. } = intake;
@@ -240,14 +241,14 @@ impl Api {
             let engine = self.engine.clone();
             move |outcome: &Outcome| answer.response(outcome, engine.cursor(outcome.seq))
         };
-        if !batch_id.is_empty() {
+        if let Some((name, digest)) = name {
             let respond = respond.clone();
             let answer = Box::new(move |outcome: &Outcome| respond(outcome).encode_to_vec());
-            request.first_answer = Some(FirstAnswer { batch_id, door: Door::Rows, answer });
+            request.first_answer = Some(FirstAnswer { name, digest, answer });
         }
         let outcome = self.engine.submit(request, outcome).await?;
-        if let Some(answer) = &outcome.repeated {
-            return decode(answer);
+        if let Some(answer) = outcome.repeated {
+            return decode(&answer?);
         }
         count(&outcome, quarantined);
         if quarantined > 0 {
@@ -331,6 +332,13 @@ impl Answer {
             cursor,
         }
     }
+}
+
+/// What the batch holds, as it came.
+fn digest(request: &pb::IngestReadingsRequest) -> Digest {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&request.encode_to_vec());
+    answer::digest(&hash)
 }
 
 fn decode(answer: &[u8]) -> Result<pb::IngestReadingsResponse> {

@@ -1,4 +1,4 @@
-//! The log of readings and the first answers to batches.
+//! The log of readings.
 
 use prost::bytes::Bytes;
 use sensormesh_store::{Read, Row, Tx};
@@ -254,52 +254,4 @@ pub async fn trim(tx: &mut Tx, upto: u64, batches: u64) -> Result<bool> {
         .execute()
         .await?;
     Ok(end < upto)
-}
-
-/// The door a batch came by, which decides what its answer looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Door {
-    /// `IngestReadings`; the answer is its response.
-    Rows = 0,
-    /// `IngestStream`; the answer is its response.
-    Stream = 1,
-}
-
-/// The first answer to a batch.
-pub async fn find_answer(read: &mut Read, tenant: &str, batch_id: &str, door: Door) -> Result<Option<Vec<u8>>> {
-    let row = read
-        .query("SELECT answer FROM batch WHERE tenant = $1 AND batch_id = $2 AND door = $3")
-        .bind(tenant)
-        .bind(batch_id)
-        .bind(door as i32)
-        .fetch_optional()
-        .await?;
-    row.map(|row| row.get("answer")).transpose()
-}
-
-/// Keeps the first answer to a batch.
-pub async fn insert_answer(tx: &mut Tx, tenant: &str, batch_id: &str, door: Door, answer: &[u8]) -> Result<()> {
-    let now = tx.store().clock().now_micros();
-    tx.query("INSERT INTO batch (tenant, batch_id, door, time, answer) VALUES ($1, $2, $3, $4, $5)")
-        .bind(tenant)
-        .bind(batch_id)
-        .bind(door as i32)
-        .bind(now)
-        .bind(answer)
-        .execute()
-        .await?;
-    Ok(())
-}
-
-/// Forgets answers from before `time`, some at a time; answers whether more are left.
-pub async fn expire_answers(tx: &mut Tx, time: i64, answers: u32) -> Result<bool> {
-    let last = tx
-        .query("SELECT MAX(time) AS time, COUNT(*) AS n FROM (SELECT time FROM batch WHERE time < $1 ORDER BY time LIMIT $2) AS oldest")
-        .bind(time)
-        .bind(answers)
-        .fetch_one()
-        .await?;
-    let Some(upto) = last.get::<Option<i64>>("time")? else { return Ok(false) };
-    tx.query("DELETE FROM batch WHERE time <= $1").bind(upto).execute().await?;
-    Ok(last.get::<i64>("n")? == i64::from(answers))
 }

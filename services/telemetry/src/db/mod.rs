@@ -1,5 +1,6 @@
 //! All SQL of telemetry: two databases, one for what is sealed and known, one for the log.
 
+pub mod answer;
 pub mod block;
 pub mod calibration;
 #[cfg(test)]
@@ -26,11 +27,10 @@ const MAIN: &[Migration] = &[
     },
 ];
 
-const LOG: &[Migration] = &[Migration {
-    version: 1,
-    name: "telemetry log",
-    sql: include_str!("../../migrations/log/0001_telemetry_log.sql"),
-}];
+const LOG: &[Migration] = &[
+    Migration { version: 1, name: "telemetry log", sql: include_str!("../../migrations/log/0001_telemetry_log.sql") },
+    Migration { version: 2, name: "batch digest", sql: include_str!("../../migrations/log/0002_batch_digest.sql") },
+];
 
 /// The two databases of telemetry. Cheap to clone.
 #[derive(Clone)]

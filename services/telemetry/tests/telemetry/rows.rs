@@ -134,24 +134,37 @@ pub async fn the_same_batch_id_gives_the_first_answer(engine: Engine) {
     assert_eq!(call!(user.ingest_readings(request(1.0))).expect("again"), first);
     system.restart().await;
     let user = system.operator();
-    assert_eq!(call!(user.ingest_readings(request(2.0))).expect("again"), first);
+    assert_eq!(call!(user.ingest_readings(request(1.0))).expect("again"), first);
+    // what is not stored must not look as if it were
+    let refused = call!(user.ingest_readings(request(2.0))).expect_err("another batch");
+    assert_eq!((refused.code(), refused.fields()[0].field.as_str()), (Code::Invalid, "batch_id"));
+    let recorded = pb::IngestReadingsRequest { backfill: true, ..request(1.0) };
+    assert_eq!(call!(user.ingest_readings(recorded)).expect_err("another lane").code(), Code::Invalid);
     assert_eq!(user.readings("lab.co2").await, [(NOW, 1.0)]);
-    // another tenant's batches are its own
+    // another sender's ids are its own, and so are another tenant's
+    let colleague = system.named("bob", "default", Role::Operator, &[]);
+    let answer = call!(colleague.ingest_readings(request(2.0))).expect("taken");
+    assert_eq!((answer.accepted, answer.results[0].verdict()), (1, Verdict::Revised));
+    assert_eq!(user.readings("lab.co2").await, [(NOW, 2.0)]);
     let other = system.user("other", Role::Operator, &[]);
     let answer = call!(other.ingest_readings(request(3.0))).expect("taken");
     assert_eq!(answer.accepted, 1);
     assert_eq!(other.readings("lab.co2").await, [(NOW, 3.0)]);
     // of many at once one is the first
-    let at_once = futures::future::join_all((0..8).map(|i| {
+    let send = |i: i64| {
         let user = user.clone();
         async move {
             let readings = vec![reading("lab.co2", NOW + 100 + i, i as f64)];
             let request = pb::IngestReadingsRequest { readings, batch_id: "b2".into(), backfill: false };
-            call!(user.ingest_readings(request)).expect("taken")
+            call!(user.ingest_readings(request))
         }
-    }));
-    let answers = at_once.await;
-    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    };
+    let answers = futures::future::join_all((0..16).map(|i| send(i % 2))).await;
+    let taken: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+    assert_eq!(taken.len(), 8, "one of the two, and its repetitions");
+    assert!(taken.iter().all(|answer| *answer == taken[0]));
+    let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+    assert!(refused.into_iter().all(|error| error.code() == Code::Invalid && error.fields()[0].field == "batch_id"));
     assert_eq!(user.readings("lab.co2").await.len(), 2);
 }
 

@@ -208,12 +208,16 @@ impl System {
 
     /// A user of a tenant, narrowed to sites unless there are none.
     pub fn user(&self, tenant: &str, role: Role, sites: &[&str]) -> User {
+        self.named("ada", tenant, role, sites)
+    }
+
+    pub fn named(&self, name: &str, tenant: &str, role: Role, sites: &[&str]) -> User {
         let now = self.clock.now_seconds();
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
             sub: format!("{tenant}-user"),
-            name: "ada".into(),
+            name: name.into(),
             role,
             tenant: tenant.to_owned(),
             sites: sites.iter().map(|site| (*site).to_owned()).collect(),
