@@ -22,6 +22,8 @@ pub struct Checked {
     pub body: Bytes,
     /// Why the rest cannot, without the batch's number.
     pub rejections: Vec<pb::Rejection>,
+    /// How many channels each group had as it was sent.
+    pub widths: Vec<usize>,
 }
 
 /// The most readings of a batch.
@@ -41,7 +43,7 @@ pub fn check(
     if readings > MOST_READINGS || batch.encoded_len() > MOST_BYTES {
         return Err(Error::invalid("batch", "must have at most 10,000 readings and 128 KiB"));
     }
-    let mut checked = Checked::default();
+    let mut checked = Checked { widths: groups.iter().map(wire::Group::width).collect(), ..Checked::default() };
     // a group without channels is left out
     let mut changed = groups.iter().any(wire::Group::is_empty);
     for (place, group) in groups.iter().enumerate() {
@@ -59,6 +61,20 @@ pub fn check(
         checked.body = Bytes::new();
     }
     Ok(checked)
+}
+
+/// The refusal of all of a batch, whose groups have so many channels each: of every channel.
+pub fn refuse(batch: u64, widths: &[usize], reason: &str, message: &str) -> Vec<pb::Rejection> {
+    let channel = |(group, channel): (usize, usize)| pb::Rejection {
+        batch,
+        group: group as u32,
+        channel: channel as u32,
+        indices: Vec::new(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    let groups = widths.iter().enumerate();
+    groups.flat_map(|(group, width)| (0..*width).map(move |channel| (group, channel))).map(channel).collect()
 }
 
 struct Check<'a> {

@@ -19,7 +19,7 @@ use crate::Config;
 use crate::batch::{self, Deletion};
 use crate::calibrations;
 use crate::catalog::{Catalog, Series};
-use crate::db::answer::{Digest, Name};
+use crate::db::answer::{First, Name};
 use crate::db::log::SHARD;
 use crate::db::{self, Databases};
 use crate::hub::{Entry, Hub};
@@ -218,10 +218,10 @@ impl State {
         }
     }
 
-    /// The first answer to a batch. INVALID, naming `batch_id`, where its sender gave another batch the same id.
-    pub async fn first_answer(&self, name: &Name, digest: &Digest) -> Result<Option<Vec<u8>>> {
+    /// The first batch of this name, from the log's database.
+    pub async fn first(&self, name: &Name) -> Result<Option<First>> {
         let mut read = self.databases.log.read(&Scope::system()).await?;
-        db::answer::find(&mut read, name, digest).await
+        db::answer::find(&mut read, name).await
     }
 
     /// Puts batches that are durable into memory and shows them to everybody.

@@ -34,6 +34,7 @@ pub struct History {
     calibration: Option<Arc<Calibration>>,
     pieces: Vec<Piece>,
     runs: Vec<Vec<usize>>,
+    /// The last time of what is rolled up, as it was known with the tail.
     rolled_end: Option<i64>,
     /// The place of the block that was read last, and those that were read with it, the next one last.
     before: Option<usize>,
@@ -169,9 +170,17 @@ impl History {
     }
 
     /// The rollups, where there may be some in the range.
+    ///
+    /// What the tail knew is older than the view of the blocks: an expiry in between has taken blocks out of that view, and rolled
+    /// them up beyond what the tail knew. So where blocks were looked up, the same view says how far the rollups reach. Where
+    /// none were, the tail knew of none in the range, and no expiry since can have taken any.
     async fn rolled(&mut self) -> Result<Option<(Rolled<'_>, &mut Read)>> {
         let range = self.start..self.end;
-        let Some(end) = self.rolled_end.filter(|end| range.start <= *end && !range.is_empty()) else { return Ok(None) };
+        let end = match &mut self.read {
+            Some(read) => db::series::rolled_end(read, &self.series).await?,
+            None => self.rolled_end,
+        };
+        let Some(end) = end.filter(|end| range.start <= *end && !range.is_empty()) else { return Ok(None) };
         let read = reading(&mut self.read, &self.store).await?;
         let rolled = Rolled { series: &self.series, calibration: self.calibration.as_deref(), range, end };
         Ok(Some((rolled, read)))

@@ -9,14 +9,14 @@ use prost::Message as _;
 use prost::bytes::Bytes;
 use sensormesh_observability::metrics;
 use sensormesh_proto::telemetry::v1::Verdict;
-use sensormesh_types::{Code, Error, Result, Scope};
+use sensormesh_types::{Error, Result, Scope};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::batch::{self, Group};
 use crate::catalog::Series;
 use crate::db;
-use crate::db::answer::{Digest, Name};
+use crate::db::answer::{Digest, Misused, Name};
 use crate::db::log::Batch;
 use crate::db::quarantine::Kept;
 use crate::dedup::{Found, Judge};
@@ -100,16 +100,6 @@ pub struct Outcome {
     pub out_of_range: usize,
     /// The batch's id was used before: the answer that the same batch got the first time. Nothing else was done.
     pub repeated: Option<Result<Vec<u8>, Misused>>,
-}
-
-/// A batch's id was used for another batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Misused;
-
-impl From<Misused> for Error {
-    fn from(_: Misused) -> Self {
-        db::answer::misused()
-    }
 }
 
 impl Outcome {
@@ -212,13 +202,11 @@ impl Writer {
         for (place, mut work) in work.into_iter().enumerate() {
             let mut outcome = Outcome::default();
             if let Some(id) = &work.first_answer {
-                match (state.first_answer(&id.name, &id.digest).await, first.get(&id.name)) {
-                    (Ok(Some(answer)), _) => outcome.repeated = Some(Ok(answer)),
-                    (Ok(None), Some((digest, same))) if *digest == id.digest => repeats.push((place, *same)),
-                    (Ok(None), Some(_)) => outcome.repeated = Some(Err(Misused)),
-                    (Ok(None), None) => _ = first.insert(id.name.clone(), (id.digest, place)),
-                    (Err(error), _) if error.code() == Code::Invalid => outcome.repeated = Some(Err(Misused)),
-                    (Err(error), _) => return Err(error),
+                match (first.get(&id.name), state.first(&id.name).await?) {
+                    (_, Some(before)) => outcome.repeated = Some(before.repeat(&id.digest)),
+                    (Some((digest, same)), None) if *digest == id.digest => repeats.push((place, *same)),
+                    (Some(_), None) => outcome.repeated = Some(Err(Misused)),
+                    (None, None) => _ = first.insert(id.name.clone(), (id.digest, place)),
                 }
             }
             if outcome.repeated.is_none() && !repeats.iter().any(|(repeat, _)| *repeat == place) {

@@ -17,9 +17,10 @@ use tonic::Streaming;
 
 use super::ingest::{count, count_refused};
 use super::{Answers, Api};
+use crate::batch;
 use crate::catalog::{Sensor, Series};
 use crate::columns::{self, Checked};
-use crate::db::answer::{self, Digest, Door};
+use crate::db::answer::{self, Digest, Door, Misused};
 use crate::sender::{self, Place, Sender};
 use crate::validate::{self, Window};
 use crate::writer::{FirstAnswer, Outcome, Request};
@@ -29,6 +30,9 @@ const IN_FLIGHT: usize = 64;
 
 /// Rejections and announcements that may wait for a sender that does not read; then it has to.
 const UNTOLD: usize = 20_000;
+
+/// Why nothing of a batch under the id of another one is stored.
+const MISUSED: &str = "INVALID";
 
 type Pending = BoxFuture<'static, Result<pb::IngestStreamResponse>>;
 
@@ -186,12 +190,16 @@ impl Session {
         let engine = self.api.engine.clone();
         let name = self.sender.name(&batch.batch_id, Door::Stream).map(|name| (name, digest(&batch, self.backfill)));
         if let Some((name, digest)) = &name
-            && let Some(answer) = engine.first_answer(name, digest).await?
+            && let Some(first) = engine.first(name).await?
+            && let Ok(answer) = first.repeat(digest)
+        // else the writer refuses it, in its turn
         {
             return Ok(futures::future::ready(repeated(number, &answer)).boxed());
         }
         let window = Window::at(engine.clock.now_nanos(), self.backfill);
-        let Checked { groups, body, mut rejections } = columns::check(batch, window, |series| self.find(series))?;
+        let Checked { groups, body, mut rejections, widths } =
+            columns::check(batch, window, |series| self.find(series))?;
+        let taken = batch::count(&groups) as u64;
         rejections.iter_mut().for_each(|rejection| rejection.batch = number);
         rejections.iter().for_each(|r| count_refused(&r.reason, r.indices.len().max(1) as u64));
         let (mut request, outcome) = Request::new(Arc::clone(&self.sender.tenant), groups, body, self.backfill);
@@ -217,11 +225,22 @@ impl Session {
         let waiting = engine.enqueue(request, outcome).await?;
         Ok(async move {
             let outcome = waiting.await?;
-            if let Some(first) = outcome.repeated {
-                return repeated(number, &first?);
+            match outcome.repeated {
+                None => {
+                    count(&outcome, 0);
+                    Ok(answer(&outcome))
+                }
+                Some(Ok(first)) => repeated(number, &first),
+                Some(Err(Misused)) => {
+                    count_refused(MISUSED, taken);
+                    Ok(pb::IngestStreamResponse {
+                        through: number,
+                        cursor: engine.cursor(engine.hub.head()),
+                        rejections: columns::refuse(number, &widths, MISUSED, "`batch_id` was used for another batch"),
+                        ..Default::default()
+                    })
+                }
             }
-            count(&outcome, 0);
-            Ok(answer(&outcome))
         }
         .boxed())
     }

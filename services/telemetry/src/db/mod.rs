@@ -29,7 +29,7 @@ const MAIN: &[Migration] = &[
 
 const LOG: &[Migration] = &[
     Migration { version: 1, name: "telemetry log", sql: include_str!("../../migrations/log/0001_telemetry_log.sql") },
-    Migration { version: 2, name: "answers", sql: include_str!("../../migrations/log/0002_answers.sql") },
+    Migration { version: 2, name: "batch digest", sql: include_str!("../../migrations/log/0002_batch_digest.sql") },
 ];
 
 /// The two databases of telemetry. Cheap to clone.

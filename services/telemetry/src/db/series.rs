@@ -29,6 +29,12 @@ pub async fn list(read: &mut Read, after: u32) -> Result<Vec<Stored>> {
     query.bind(after).fetch_all().await?.iter().map(stored).collect()
 }
 
+/// The last time of what of a series is rolled up.
+pub async fn rolled_end(read: &mut Read, series: &Series) -> Result<Option<i64>> {
+    let query = read.query("SELECT rolled_end FROM series WHERE tenant = $1 AND series = $2");
+    query.bind(&*series.tenant).bind(series.number).fetch_one().await?.get("rolled_end")
+}
+
 /// What the database has of a series, which no replica changes until the transaction ends, nor its blocks.
 pub async fn lock(tx: &mut Tx, series: &Series) -> Result<Tail> {
     let sql = format!("UPDATE series SET series = series WHERE tenant = $1 AND series = $2 RETURNING {COLUMNS}");

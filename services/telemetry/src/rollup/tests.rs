@@ -94,6 +94,34 @@ async fn compare(rig: &Rig, series: &Arc<Series>, taken: &BTreeMap<i64, (f64, bo
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expiry_between_the_tail_and_the_blocks_takes_nothing_out_of_a_summary() {
+    for rig in Rig::on_both(Config { retention_days: 1, ..Config::default() }).await {
+        let series = rig.series("lab.a", 0).await;
+        let mut readings = 0;
+        for expiry in 0..3 {
+            rig.send(&series, &[(NOW + expiry * 3 * DAY, 1.0), (NOW + expiry * 3 * DAY + SECOND, 2.0)]).await;
+            rig.seal(&series).await;
+            rig.expire().await;
+            readings += 2;
+            rig.advance_days(3);
+            let known = || {
+                let tail = series.tail.lock();
+                (tail.sealed_span, tail.rolled_end)
+            };
+            // to whoever looked at the tail before, it is as if it had not changed since
+            let before = known();
+            rig.expire().await;
+            let after = known();
+            assert_ne!(before, after);
+            (series.tail.lock().sealed_span, series.tail.lock().rolled_end) = before;
+            let told = summary(&rig, &series, Grid::Whole, Wanted::default(), (i64::MIN, i64::MAX)).await;
+            assert_eq!(told.expect("told").get(0).expect("a bucket").rollup.aggregate.count, readings);
+            (series.tail.lock().sealed_span, series.tail.lock().rolled_end) = after;
+        }
+    }
+}
+
 /// Waits until each replica knows what the others did.
 async fn settle(rigs: &[(Rig, Arc<Series>)]) {
     let known = |series: &Arc<Series>| {

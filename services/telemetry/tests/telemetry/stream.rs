@@ -93,9 +93,9 @@ pub async fn a_batch_sent_again_is_known(engine: Engine) {
     let system = System::start(engine).await;
     let user = system.operator();
     let mut ingest = user.open().await;
-    let series = ingest.numbers(&["lab.a"]).await[0];
+    let series = ingest.numbers(&["lab.a", "lab.b"]).await;
     let values: Vec<f64> = (0..500).map(f64::from).collect();
-    let mut first = batch(1, vec![group(series, NOW - 1000 * SECOND, SECOND, &values)]);
+    let mut first = batch(1, vec![group(series[0], NOW - 1000 * SECOND, SECOND, &values)]);
     first.batch_id = "x".into();
     ingest.send(first.clone()).await;
     assert_eq!(ingest.through(1).await[0].duplicates, 0);
@@ -107,22 +107,25 @@ pub async fn a_batch_sent_again_is_known(engine: Engine) {
     ingest.send(first.clone()).await;
     assert_eq!(ingest.through(3).await[0].duplicates, 0);
     assert_eq!(user.readings("lab.a").await.len(), 500);
-    // the id with anything else is refused, sent by itself or in the same commit
+    // the id with anything else is refused, that batch alone, sent by itself or in the same commit
     let other = |number, id: &str, value| {
-        let groups = vec![group(series, NOW, SECOND, &[value])];
-        pb::ReadingBatch { batch_id: id.into(), ..batch(number, groups) }
+        let mut both = group(series[0], NOW, SECOND, &[value]);
+        both.channels.push(pb::Channel { series: series[1], ..both.channels[0].clone() });
+        pb::ReadingBatch { batch_id: id.into(), ..batch(number, vec![both]) }
     };
-    ingest.send(other(4, "x", 7.0)).await;
-    let refused = ingest.next().await.expect_err("another batch");
-    assert_eq!((refused.code(), refused.fields()[0].field.as_str()), (Code::Invalid, "batch_id"));
-    let mut ingest = user.open().await;
-    ingest.numbers(&["lab.a"]).await;
-    ingest.send(other(1, "y", 8.0)).await;
-    ingest.send(other(2, "y", 9.0)).await;
-    while let Ok(answer) = ingest.next().await {
-        assert!(answer.through < 2, "what is not stored is not acknowledged");
+    for (number, id, value) in [(4, "x", 7.0), (5, "y", 8.0), (6, "y", 9.0), (7, "y", 8.0), (8, "z", 6.0)] {
+        ingest.send(other(number, id, value)).await;
     }
-    assert_eq!(user.readings("lab.a").await.last(), Some(&(NOW, 8.0)));
+    let answers = ingest.through(8).await;
+    let refused: Vec<_> = answers.iter().flat_map(|answer| &answer.rejections).collect();
+    let places: Vec<_> = refused.iter().map(|r| (r.batch, r.group, r.channel, r.indices.len())).collect();
+    assert_eq!(places, [(4, 0, 0, 0), (4, 0, 1, 0), (6, 0, 0, 0), (6, 0, 1, 0)]);
+    assert!(refused.iter().all(|r| r.reason == "INVALID" && r.message.contains("batch_id")));
+    assert_eq!(user.readings("lab.a").await.last(), Some(&(NOW, 6.0)));
+    // and once more when the answer is an old one
+    ingest.send(other(9, "y", 5.0)).await;
+    assert_eq!(ingest.through(9).await.iter().map(|answer| answer.rejections.len()).sum::<usize>(), 2);
+    assert_eq!(user.readings("lab.a").await.last(), Some(&(NOW, 6.0)));
 }
 
 pub async fn a_wrong_number_or_size_ends_the_stream(engine: Engine) {
