@@ -13,6 +13,7 @@ mod consume;
 mod cursor;
 mod disk;
 mod error;
+pub mod exchange;
 mod follow;
 mod lead;
 mod lease;

@@ -1,4 +1,4 @@
-//! What is removed when it is old: the beginning of the log, answers to requests.
+//! What is removed when it is old: the beginning of the log, answers to requests and questions.
 
 use sensormesh_types::{Result, Scope};
 
@@ -12,12 +12,15 @@ const CHUNK: i64 = 2_000;
 const GIVEN_BACK: u32 = 1 << 20;
 
 impl Store {
-    /// Removes log entries past their age or beyond the log's size, and answers to requests after a day. The store does
-    /// this by itself every ten minutes. Nobody who reads the log can hold it up.
+    /// Removes log entries past their age or beyond the log's size, and answers to requests and questions after a day; ends
+    /// questions whose time is over. The store does this by itself every ten minutes. Nobody who reads the log can hold it up.
     pub async fn remove_old(&self) -> Result<()> {
+        self.end_overdue().await?;
         let now = self.clock().now_micros();
         let mut tx = self.tx(&Scope::system()).await?;
-        tx.query("DELETE FROM request WHERE time < $1").bind(now.saturating_sub(REQUEST_LIFE)).execute().await?;
+        let old = now.saturating_sub(REQUEST_LIFE);
+        tx.query("DELETE FROM request WHERE time < $1").bind(old).execute().await?;
+        tx.query("DELETE FROM exchange WHERE state > 0 AND settled < $1").bind(old).execute().await?;
         tx.commit().await?;
         let age = i64::try_from(self.inner.config.log_max_age.as_micros()).unwrap_or(i64::MAX);
         let mut read = self.read(&Scope::system()).await?;

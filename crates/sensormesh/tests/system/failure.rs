@@ -86,7 +86,10 @@ async fn any_one_process_may_be_killed() {
         })
         .await;
         assert!(back.is_some(), "{victim} is started again");
-        becomes(&system, "healthy").await; // it serves again
+        let serves = eventually(Duration::from_secs(30), || async {
+            (system.get("/sensors", &admin).await.ok()?.0 == 200).then_some(())
+        });
+        assert!(serves.await.is_some(), "all is well again after {victim}");
     }
     let mut seen: Vec<i64> = Vec::new();
     while seen.last() != Some(&sent) {

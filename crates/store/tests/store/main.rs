@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod consumers;
+mod exchange;
 mod faults;
 mod keeping;
 mod log;
