@@ -67,6 +67,8 @@ pub struct ServerLimits {
     pub connection_age_grace: Duration,
     /// Calls at once in the process; more are refused with a hint when to come back.
     pub calls: u32,
+    /// Calls at once that are never too many: between these and `calls` the limit follows how long calls take.
+    pub calls_floor: u32,
     /// Calls at once of one method.
     pub calls_per_method: u32,
     /// Streams at once in the process, counted apart from calls because they stay.
@@ -99,6 +101,7 @@ impl ServerLimits {
             keepalive_timeout: Duration::from_secs(20),
             connection_age: Duration::from_secs(30 * 60),
             calls: 256,
+            calls_floor: 16,
             calls_per_method: 64,
             streams: 4096,
             ..Self::mesh()
@@ -129,6 +132,7 @@ impl ServerLimits {
             connection_age: Duration::from_secs(60 * 60),
             connection_age_grace: Duration::from_secs(60),
             calls: 1024,
+            calls_floor: 64,
             calls_per_method: 256,
             streams: 4096,
             drain_notice: Duration::from_secs(3),
@@ -150,6 +154,7 @@ impl ServerLimits {
             connection_window: 256 << 10,
             send_buffer: 64 << 10,
             calls: 64,
+            calls_floor: 64,
             calls_per_method: 64,
             streams: 16,
             ..Self::mesh()

@@ -38,6 +38,8 @@ pub const RETRIES_SUPPRESSED: &str = "sensormesh.mesh.retries.suppressed";
 pub const EJECTIONS: &str = "sensormesh.mesh.ejections";
 /// Calls refused to stay alive, by `service` and `reason`.
 pub const SHED: &str = "sensormesh.mesh.shed";
+/// Calls at once that a service takes now, by `service`: it follows how long they take.
+pub const CALLS_LIMIT: &str = "sensormesh.mesh.calls.limit";
 /// Streams open now, by `service` and `side`.
 pub const OPEN_STREAMS: &str = "sensormesh.mesh.streams.open";
 /// Connections open now, by `service`.
@@ -102,6 +104,7 @@ struct Instruments {
     retries_suppressed: OtelCounter<u64>,
     ejections: OtelCounter<u64>,
     shed: OtelCounter<u64>,
+    calls_limit: OtelGauge<u64>,
     streams: OtelUpDownCounter<i64>,
     connections: OtelUpDownCounter<i64>,
     task_restarts: OtelCounter<u64>,
@@ -147,6 +150,7 @@ impl Instruments {
             retries_suppressed: counter(RETRIES_SUPPRESSED, "Calls not sent again because the retry budget was spent."),
             ejections: counter(EJECTIONS, "Endpoints taken out of the rotation after failures."),
             shed: counter(SHED, "Calls refused because a limit was reached."),
+            calls_limit: meter.u64_gauge(CALLS_LIMIT).with_description("Calls at once that a service takes.").build(),
             streams: level(OPEN_STREAMS, "Streams that are open."),
             connections: level(OPEN_CONNECTIONS, "Connections that are open."),
             task_restarts: counter(TASK_RESTARTS, "Background loops started again after they failed."),
@@ -200,6 +204,17 @@ impl Counter {
     /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.add(n);
+    }
+}
+
+/// A number that is what it was last said to be, with its labels bound.
+#[derive(Clone, Debug)]
+pub struct Gauge(Arc<BoundGauge<u64>>);
+
+impl Gauge {
+    /// Shows `value` from now on.
+    pub fn show(&self, value: u64) {
+        self.0.record(value);
     }
 }
 
@@ -346,9 +361,14 @@ pub fn upstream(service: &'static str, upstream: &str) -> Upstream {
     }
 }
 
-/// Calls that `service` refused to stay alive; `reason` is a fixed word: `concurrency`, `connections`, `memory`.
+/// Calls that `service` refused to stay alive; `reason` is a fixed word: `concurrency`, `latency`, `connections`, `flood`.
 pub fn shed(service: &'static str, reason: &'static str) -> Counter {
     Counter::of(&instruments().shed, &[KeyValue::new("service", service), KeyValue::new("reason", reason)])
+}
+
+/// Calls at once that `service` takes.
+pub fn calls_limit(service: &'static str) -> Gauge {
+    Gauge(Arc::new(instruments().calls_limit.bind(&[KeyValue::new("service", service)])))
 }
 
 /// Streams open in `service`.

@@ -1,13 +1,15 @@
 //! Keeps a service below the load at which it would fail for everybody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sensormesh_observability::metrics::{self, Counter};
+use sensormesh_observability::metrics::{self, Counter, Gauge};
 use sensormesh_types::{Error, Result, random};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::limit::{Ended, Limit, Usual};
 use crate::ServerLimits;
 
 const OVERLOADED: &str = "OVERLOADED";
@@ -23,52 +25,205 @@ const HOLD: Duration = Duration::from_millis(250);
 
 /// The places of one service.
 pub(crate) struct Admission {
-    calls: Arc<Semaphore>,
+    calls: Arc<Calls>,
     streams: Arc<Semaphore>,
     waiting: AtomicUsize,
     held: AtomicUsize,
-    shed: Counter,
+    full: Counter,
+    slow: Counter,
+}
+
+/// The places of one method.
+pub(crate) struct Method {
+    most: u32,
+    places: Arc<Semaphore>,
+    usual: Usual,
+}
+
+impl Method {
+    pub(crate) fn new(most: u32) -> Arc<Self> {
+        Arc::new(Self { most, places: Arc::new(Semaphore::new(most as usize)), usual: Usual::default() })
+    }
+
+    fn running(&self) -> u32 {
+        self.most.saturating_sub(count(&self.places))
+    }
+}
+
+/// The places of calls that are no streams: as many as the limit, which follows how long calls take.
+struct Calls {
+    limit: Limit,
+    places: Arc<Semaphore>,
+    /// Places that are taken and will not be given back, because the limit fell.
+    owed: AtomicU32,
+    shown: Gauge,
+}
+
+impl Calls {
+    fn running(&self) -> u32 {
+        (self.limit.current() + self.owed.load(Ordering::Relaxed)).saturating_sub(count(&self.places))
+    }
+
+    /// One method has its half where there are less places than there may be, so that others find some.
+    fn has_share(&self, method: &Method) -> bool {
+        !self.limit.is_lowered() || method.running() < (self.limit.current() / 2).max(1)
+    }
+
+    /// Makes places or takes some away, where the limit changes.
+    fn follow(&self, now: Instant) -> bool {
+        let Some(change) = self.limit.turn(now) else { return false };
+        let count = u32::try_from(change.unsigned_abs()).unwrap_or(u32::MAX);
+        if change < 0 {
+            let gone = self.places.forget_permits(count as usize);
+            self.owed.fetch_add(count - u32::try_from(gone).unwrap_or(count), Ordering::Relaxed);
+        } else {
+            let pay = |owed: u32| Some(owed.saturating_sub(count));
+            let owed = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).unwrap_or_default();
+            self.places.add_permits(count.saturating_sub(owed) as usize);
+        }
+        self.shown.show(self.limit.current().into());
+        true
+    }
+
+    fn give_back(&self, place: OwnedSemaphorePermit) {
+        let owes = |owed: u32| owed.checked_sub(1);
+        if self.owed.load(Ordering::Relaxed) > 0
+            && self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, owes).is_ok()
+        {
+            place.forget();
+        }
+    }
+}
+
+fn count(places: &Semaphore) -> u32 {
+    u32::try_from(places.available_permits()).unwrap_or(u32::MAX)
 }
 
 /// The places one call occupies.
-#[derive(Debug)]
-pub(crate) struct Places(#[allow(dead_code)] [OwnedSemaphorePermit; 2]); // held, never read
+pub(crate) struct Places {
+    process: Option<OwnedSemaphorePermit>,
+    _method: OwnedSemaphorePermit,
+    /// Absent for a stream, which lasts as long as somebody listens.
+    judged: Option<Judged>,
+}
+
+struct Judged {
+    calls: Arc<Calls>,
+    method: Arc<Method>,
+    began: Instant,
+    beside: u32,
+    answered: Option<Instant>,
+}
+
+impl Places {
+    /// Notes that the handler has answered. How long the peer takes to read is not its fault.
+    pub(crate) fn answered(&mut self) {
+        if let Some(judged) = &mut self.judged {
+            judged.answered = Some(Instant::now());
+            // of those that come together the first find nobody there, and wait for each other all the same
+            judged.beside = judged.beside.max(judged.calls.running());
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        let Some(Judged { calls, method, began, beside, answered }) = self.judged.take() else { return };
+        let now = Instant::now();
+        let took = answered.unwrap_or(now).saturating_duration_since(began);
+        calls.limit.note(&method.usual, &Ended { took, beside, answered: answered.is_some() });
+        calls.follow(now);
+        if let Some(place) = self.process.take() {
+            calls.give_back(place);
+        }
+    }
+}
 
 impl Admission {
     pub(crate) fn new(service: &'static str, limits: &ServerLimits) -> Self {
+        let shown = metrics::calls_limit(service);
+        shown.show(limits.calls.into());
+        let calls = Calls {
+            limit: Limit::new(limits.calls_floor, limits.calls, Instant::now()),
+            places: Arc::new(Semaphore::new(limits.calls as usize)),
+            owed: AtomicU32::new(0),
+            shown,
+        };
         Self {
-            calls: Arc::new(Semaphore::new(limits.calls as usize)),
+            calls: Arc::new(calls),
             streams: Arc::new(Semaphore::new(limits.streams as usize)),
             waiting: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
-            shed: metrics::shed(service, "concurrency"),
+            full: metrics::shed(service, "concurrency"),
+            slow: metrics::shed(service, "latency"),
         }
     }
 
-    /// Takes a place in the process and one of the method's. RESOURCE_EXHAUSTED with a hint where there is none.
-    pub(crate) async fn enter(&self, method: &Arc<Semaphore>, stream: bool) -> Result<Places> {
-        let process = if stream { &self.streams } else { &self.calls };
-        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned();
-        if let (Ok(process), Ok(method)) = (take(process), take(method)) {
-            return Ok(Places([process, method]));
+    /// Takes a place in the process and one of the method's, at `now`. RESOURCE_EXHAUSTED with a hint where there is none.
+    pub(crate) async fn enter(&self, method: &Arc<Method>, stream: bool, now: Instant) -> Result<Places> {
+        if let Some(places) = self.take(method, stream, now) {
+            return Ok(places);
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING {
-            let _leaving = Leaving(&self.waiting);
+        // after a pause nobody but who comes now makes places again
+        if !stream
+            && self.calls.follow(now)
+            && let Some(places) = self.take(method, stream, now)
+        {
+            return Ok(places);
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _leaving = Leaving(&self.waiting);
+        if before < WAITING && self.has_share(method, stream) {
             let both = async {
-                let method = Arc::clone(method).acquire_owned().await?;
-                let process = Arc::clone(process).acquire_owned().await?;
-                Ok::<_, tokio::sync::AcquireError>([process, method])
+                let place = Arc::clone(&method.places).acquire_owned().await?;
+                let process = Arc::clone(self.process(stream)).acquire_owned().await?;
+                Ok::<_, tokio::sync::AcquireError>((process, place))
             };
-            if let Ok(Ok(places)) = tokio::time::timeout(WAIT, both).await {
-                return Ok(Places(places));
+            if let Ok(Ok((process, place))) = tokio::time::timeout(WAIT, both).await {
+                return Ok(self.places(process, place, method, stream, Instant::now()));
             }
-        } else {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        self.shed.add(1);
+        let shed = if !stream && self.calls.limit.is_lowered() { &self.slow } else { &self.full };
+        shed.add(1);
         // those who were refused together do not come back together
         let after = Duration::from_millis(500).mul_f64(0.5 + random::fraction());
         Err(Error::exhausted(OVERLOADED, "too many calls at once; try again later", after))
+    }
+
+    fn process(&self, stream: bool) -> &Arc<Semaphore> {
+        if stream { &self.streams } else { &self.calls.places }
+    }
+
+    fn has_share(&self, method: &Method, stream: bool) -> bool {
+        stream || self.calls.has_share(method)
+    }
+
+    /// Takes both places where they are free.
+    fn take(&self, method: &Arc<Method>, stream: bool, now: Instant) -> Option<Places> {
+        if !self.has_share(method, stream) {
+            return None;
+        }
+        let process = Arc::clone(self.process(stream)).try_acquire_owned().ok()?;
+        let place = Arc::clone(&method.places).try_acquire_owned().ok()?;
+        Some(self.places(process, place, method, stream, now))
+    }
+
+    fn places(
+        &self,
+        process: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
+        method: &Arc<Method>,
+        stream: bool,
+        began: Instant,
+    ) -> Places {
+        let judged = (!stream).then(|| Judged {
+            calls: Arc::clone(&self.calls),
+            method: Arc::clone(method),
+            began,
+            beside: self.calls.running(),
+            answered: None,
+        });
+        Places { process: Some(process), _method: place, judged }
     }
 
     /// Waits before a refusal of [`Admission::enter`] is told. Others are told at once.
@@ -100,10 +255,11 @@ mod tests {
     async fn what_is_too_much_is_refused_soon_and_with_a_hint() {
         let limits = ServerLimits { calls: 2, streams: 1, ..ServerLimits::mesh() };
         let admission = Admission::new("admission-test", &limits);
-        let method = Arc::new(Semaphore::new(8));
-        let first = admission.enter(&method, false).await.expect("first");
-        let _second = admission.enter(&method, false).await.expect("second");
-        let refused = admission.enter(&method, false).await.expect_err("third");
+        let method = Method::new(8);
+        let now = Instant::now();
+        let first = admission.enter(&method, false, now).await.expect("first");
+        let _second = admission.enter(&method, false, now).await.expect("second");
+        let refused = admission.enter(&method, false, now).await.err().expect("third");
         assert_eq!(refused.reason(), "OVERLOADED");
         assert!(refused.retry_after().is_some());
         let began = tokio::time::Instant::now();
@@ -115,8 +271,48 @@ mod tests {
         let began = tokio::time::Instant::now();
         admission.hold(&refused).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "no more than so many wait");
-        admission.enter(&method, true).await.expect("a stream is counted apart");
+        admission.enter(&method, true, now).await.expect("a stream is counted apart");
         drop(first);
-        admission.enter(&method, false).await.expect("a place became free");
+        admission.enter(&method, false, now).await.expect("a place became free");
+    }
+
+    /// Calls that begin together and are all answered after so long.
+    async fn together(admission: &Admission, method: &Arc<Method>, most: usize, took: Duration) -> usize {
+        let mut running = Vec::new();
+        for _ in 0..most {
+            match admission.enter(method, false, Instant::now()).await {
+                Ok(places) => running.push(places),
+                Err(_) => break,
+            }
+        }
+        tokio::time::sleep(took).await;
+        running.iter_mut().for_each(Places::answered);
+        running.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_follow_the_limit_and_others_find_one_beside_a_slow_method() {
+        let limits = ServerLimits { calls: 64, calls_floor: 8, calls_per_method: 64, ..ServerLimits::mesh() };
+        let admission = Admission::new("limit-test", &limits);
+        let (method, other) = (Method::new(64), Method::new(64));
+        assert_eq!(together(&admission, &method, 1, Duration::from_millis(5)).await, 1);
+        assert_eq!(together(&admission, &method, 64, Duration::from_secs(1)).await, 64);
+        for _ in 0..9 {
+            together(&admission, &method, 64, Duration::from_secs(1)).await;
+        }
+        assert!(admission.calls.limit.current() < 32, "{}", admission.calls.limit.current());
+        assert_eq!(admission.calls.places.available_permits(), admission.calls.limit.current() as usize);
+        let mut running = Vec::new();
+        while let Ok(places) = admission.enter(&method, false, Instant::now()).await {
+            running.push(places);
+        }
+        assert_eq!(running.len(), admission.calls.limit.current() as usize / 2);
+        let _beside = admission.enter(&other, false, Instant::now()).await.expect("others have the other half");
+        drop(running);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        // the first that is refused finds out that time has passed
+        together(&admission, &other, 64, Duration::ZERO).await;
+        assert_eq!(together(&admission, &other, 63, Duration::ZERO).await, 63);
+        assert_eq!((admission.calls.running(), admission.calls.owed.load(Ordering::Relaxed)), (1, 0));
     }
 }

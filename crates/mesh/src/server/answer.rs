@@ -104,8 +104,11 @@ pub(super) struct Ends {
     pub(super) context: Arc<Context>,
     /// `None` for a single message, which is there at once.
     pub(super) early: Option<BoxFuture<'static, Early>>,
-    pub(super) _held: (Option<Places>, Call, Option<LevelGuard>),
+    pub(super) _held: Held,
 }
+
+/// What a call occupies.
+pub(super) type Held = (Option<Places>, Call, Option<LevelGuard>);
 
 /// Why a stream ends although its handler would go on.
 #[derive(Clone, Copy, Debug)]

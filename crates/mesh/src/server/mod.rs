@@ -8,6 +8,7 @@ mod deadline;
 mod drain;
 mod flood;
 mod health;
+mod limit;
 mod listen;
 mod mesh_service;
 mod operations;

@@ -19,16 +19,16 @@ use sensormesh_observability::metrics::{self, Level, Rpc, Side};
 use sensormesh_observability::trace::{self, TraceParent};
 use sensormesh_proto::{Idempotency, METHODS, Policy};
 use sensormesh_types::{Caller, Code, Error, Result, Role};
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
-use super::admission::{Admission, Places};
-use super::answer::{self, Early, Ends, Meter};
+use super::admission::{Admission, Method, Places};
+use super::answer::{self, Early, Ends, Held, Meter};
 use super::deadline::Deadline;
 use super::drain::Drain;
 use super::{authorize, whence};
@@ -66,7 +66,7 @@ struct Target {
     cuttable: bool,
     /// Answered under overload and while stopping, too.
     vital: bool,
-    places: Arc<Semaphore>,
+    places: Arc<Method>,
     rpc: Arc<Rpc>,
 }
 
@@ -105,9 +105,7 @@ impl Stack {
         drain: &Drain,
     ) -> Self {
         let service = mesh.service();
-        let limit = |stream: bool| {
-            Arc::new(Semaphore::new(if stream { limits.streams } else { limits.calls_per_method } as usize))
-        };
+        let limit = |stream: bool| Method::new(if stream { limits.streams } else { limits.calls_per_method });
         let own = METHODS.iter().filter(|method| names.contains(&method.service_name)).map(|method| {
             let target = Target {
                 policy: &method.policy,
@@ -181,7 +179,7 @@ impl Inner {
         }
         let places = match target.vital {
             true => None,
-            false => Some(self.admission.enter(&target.places, target.stream).await?),
+            false => Some(self.admission.enter(&target.places, target.stream, began).await?),
         };
         let headers = &request.headers;
         let deadline = Deadline::new(began, headers, target.policy.deadline, target.server_stream);
@@ -257,18 +255,26 @@ impl Inner {
 
     /// Runs the handler in a task of its own. When the caller gives up, a handler that changes nothing is cut; another one
     /// goes on, so that a transaction is never torn by a closed browser tab, and keeps its places until it ends.
-    fn spawn<H: Send + 'static>(
+    fn spawn(
         &self,
         target: &Target,
         request: Request<Body>,
         deadline: Deadline,
         context: &Arc<Context>,
-        held: H,
-    ) -> Handler<H> {
+        mut held: Held,
+    ) -> Handler {
         let routes = self.routes.clone();
         let work = async move {
             match timeout_at(deadline.end + OVERRUN, routes.oneshot(request)).await {
-                Ok(Ok(response)) => Some((response, held)),
+                Ok(Ok(response)) => {
+                    // an error has its status in the headers, and may come sooner or later than an answer would
+                    if !response.headers().contains_key(Status::GRPC_STATUS)
+                        && let Some(places) = &mut held.0
+                    {
+                        places.answered();
+                    }
+                    Some((response, held))
+                }
                 Ok(Err(never)) => match never {},
                 Err(_) => None,
             }
@@ -279,12 +285,12 @@ impl Inner {
     }
 }
 
-struct Handler<H> {
-    task: JoinHandle<Option<(Response<Body>, H)>>,
+struct Handler {
+    task: JoinHandle<Option<(Response<Body>, Held)>>,
     cut: Option<AbortHandle>,
 }
 
-impl<H> Drop for Handler<H> {
+impl Drop for Handler {
     fn drop(&mut self) {
         if let Some(cut) = &self.cut {
             cut.abort();

@@ -5,6 +5,7 @@ mod abuse;
 mod busy;
 mod calls;
 mod floods;
+mod latency;
 mod links;
 mod raw;
 mod readers;

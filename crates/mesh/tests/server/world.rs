@@ -36,6 +36,8 @@ pub const SERVICES: [&str; 5] = ["devices", "adapters", "energy", "edge", "auth"
 pub struct Seen {
     pub calls: AtomicU32,
     pub writes: AtomicU32,
+    /// Calls of `crowded` that run.
+    pub crowd: AtomicU32,
 }
 
 #[derive(Clone)]
@@ -56,6 +58,13 @@ impl Devices {
             "slow" => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 Err(Error::internal("too late").into())
+            }
+            // as if all of them wanted the same processor
+            "crowded" => {
+                let beside = self.0.crowd.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::time::sleep(Duration::from_millis(10) * beside).await;
+                self.0.crowd.fetch_sub(1, Ordering::SeqCst);
+                Ok(Response::new(GetDeviceResponse::default()))
             }
             id => {
                 let device = Device {
