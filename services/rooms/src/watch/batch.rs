@@ -71,7 +71,7 @@ impl Decoder {
         let mut samples = Vec::new();
         for reading in readings {
             let sensor = reading.sensor_id.as_str().into();
-            samples.extend(row(reading).map(|reading| Sample { sensor, reading }));
+            samples.extend(row(&reading).map(|reading| Sample { sensor, reading }));
         }
         let tenant = self.tenant(tenant);
         let placed = self.hub.as_ref().map(|hub| hub.model().tenant(&tenant));
@@ -82,7 +82,7 @@ impl Decoder {
             samples = latest_of_each(samples);
         }
         let deleted: Vec<_> =
-            deleted.into_iter().map(|told| (told.sensor_id.into(), told.reading.and_then(row))).collect();
+            deleted.into_iter().map(|told| (told.sensor_id.into(), told.reading.as_ref().and_then(row))).collect();
         let none = samples.is_empty() && deleted.is_empty();
         let batch = if none { None } else { Some(Batch { tenant, samples, backfill, deleted }) };
         let reset = bookmark.as_ref().is_some_and(|bookmark| bookmark.reset);
@@ -128,7 +128,7 @@ impl Decoder {
 }
 
 /// A reading that came by itself, as rooms show it.
-fn row(reading: telemetry::Reading) -> Option<Reading> {
+fn row(reading: &telemetry::Reading) -> Option<Reading> {
     shown(reading.time.as_ref().and_then(time::to_nanos)?, reading.value?, reading.quality)
 }
 
