@@ -1,8 +1,10 @@
 //! HTTP/2 as an attacker speaks it. In each case the connection is cut, or what it costs is bounded, and somebody else is
 //! served meanwhile.
 
-use super::raw::*;
-use crate::server::world::*;
+use sensormesh_testkit::http2::*;
+
+use super::raw::{ask, call, connect, open_world};
+use crate::server::world::World;
 
 /// Somebody else, on a connection of its own, who is served before, meanwhile and after.
 struct Bystander {
@@ -19,8 +21,8 @@ impl Bystander {
     /// A whole call and its answer; that it is refused for want of an identity is an answer.
     async fn is_served(&self) {
         let call = frame(HEADERS, END_HEADERS | END_STREAM, 1, &call());
-        let heard = Raw::connect(&self.world).await.ask(&call, HEADERS).await;
-        assert!(heard.frames[usize::from(HEADERS)] >= 1, "{heard:?}");
+        let heard = ask(connect(&self.world).await, &call, HEADERS).await;
+        assert!(heard.count(HEADERS) >= 1, "{heard:?}");
         assert!(heard.goaway.is_none_or(|code| code == 0), "{heard:?}");
     }
 }
@@ -38,7 +40,7 @@ async fn f50_a_rapid_reset_is_cut() {
         let stream = 2 * n + 1;
         [frame(HEADERS, END_HEADERS, stream, &call()), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
     };
-    let (sent, heard) = Raw::connect(&beside.world).await.flood(100_000, reset).await;
+    let (sent, heard) = connect(&beside.world).await.flood(100_000, reset).await;
     assert_cut(sent, 100_000, &heard);
     assert_eq!(beside.world.seen.calls.load(std::sync::atomic::Ordering::SeqCst), 0, "none of them was worked on");
     beside.is_served().await;
@@ -50,9 +52,9 @@ async fn f51_a_peer_that_makes_the_server_reset_is_cut() {
     // `te` may say `trailers` only: an error of the stream, which the server must reset
     let block = [call(), header("te", "gzip")].concat();
     let wrong = |n: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block);
-    let (sent, heard) = Raw::connect(&beside.world).await.flood(20_000, wrong).await;
+    let (sent, heard) = connect(&beside.world).await.flood(20_000, wrong).await;
     assert_cut(sent, 20_000, &heard);
-    assert!(heard.frames[usize::from(RST_STREAM)] <= 1024, "{heard:?}");
+    assert!(heard.count(RST_STREAM) <= 1024, "{heard:?}");
     beside.is_served().await;
 }
 
@@ -63,9 +65,9 @@ async fn f52_headers_without_an_end_are_cut() {
         0 => frame(HEADERS, 0, 1, &call()),
         _ => frame(CONTINUATION, 0, 1, &header(&format!("x-{n}"), &"v".repeat(100))),
     };
-    let (sent, heard) = Raw::connect(&beside.world).await.flood(50_000, more).await;
+    let (sent, heard) = connect(&beside.world).await.flood(50_000, more).await;
     assert_cut(sent, 50_000, &heard);
-    let (sent, heard) = Raw::connect(&beside.world)
+    let (sent, heard) = connect(&beside.world)
         .await
         .flood(50_000, |n| if n == 0 { frame(HEADERS, 0, 1, &call()) } else { frame(CONTINUATION, 0, 1, &[]) })
         .await;
@@ -85,8 +87,8 @@ async fn f52_a_bomb_of_references_is_refused() {
     block.extend(std::iter::repeat_n(b'v', 3_900));
     block.extend(std::iter::repeat_n(0x80 | 62, 1_000));
     let (_, heard) =
-        Raw::connect(&beside.world).await.flood(1, |_| frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).await;
-    let answered = heard.frames[usize::from(HEADERS)] + heard.frames[usize::from(RST_STREAM)];
+        connect(&beside.world).await.flood(1, |_| frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).await;
+    let answered = heard.count(HEADERS) + heard.count(RST_STREAM);
     assert!(answered > 0 || heard.goaway.is_some_and(|code| code != 0), "{heard:?}");
     assert_eq!(beside.world.seen.calls.load(std::sync::atomic::Ordering::SeqCst), 0, "it was not worked on");
     // the size of the table up and down with each request
@@ -94,7 +96,7 @@ async fn f52_a_bomb_of_references_is_refused() {
         let block = [vec![0x3f, 0xe1, 0x1f, 0x20, 0x3f, 0xe1, 0x1f], call()].concat();
         frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block)
     };
-    Raw::connect(&beside.world).await.flood(2_000, churn).await;
+    connect(&beside.world).await.flood(2_000, churn).await;
     beside.is_served().await;
 }
 
@@ -104,7 +106,7 @@ async fn f53_who_asks_and_does_not_listen_is_not_listened_to() {
     let most = 64 << 20;
     for (what, asked) in [("SETTINGS", frame(SETTINGS, 0, 0, &[])), ("PING", frame(PING, 0, 0, &[0; 8]))] {
         // each asks for an answer; answers that nobody reads are not piled up: the server stops reading, or cuts
-        let taken = Raw::connect(&beside.world).await.flood_deaf(most, &asked).await;
+        let taken = connect(&beside.world).await.flood_deaf(most, &asked).await;
         assert!(taken < most, "{taken} bytes of {what} were taken");
         beside.is_served().await;
     }
@@ -122,7 +124,7 @@ async fn f53_floods_of_frames_that_carry_nothing_are_cut_although_their_answers_
         ("a frame nobody knows", frame(0x42, 0, 0, &[0; 8])),
     ];
     for (what, flood) in floods {
-        let raw = Raw::connect(&beside.world).await;
+        let raw = connect(&beside.world).await;
         let flooding = tokio::spawn(async move { raw.flood(1_000_000, move |_| flood.clone()).await });
         for _ in 0..5 {
             beside.is_served().await;
@@ -141,13 +143,13 @@ async fn f53_data_that_is_empty_or_tiny_is_cut() {
         0 => frame(HEADERS, END_HEADERS, 1, &call()),
         _ => frame(DATA, 0, 1, &[]),
     };
-    let (sent, heard) = Raw::connect(&beside.world).await.flood(100_000, empty).await;
+    let (sent, heard) = connect(&beside.world).await.flood(100_000, empty).await;
     assert_cut(sent, 100_000, &heard);
     let tiny = |n: u32| match n {
         0 => frame(HEADERS, END_HEADERS, 1, &call()),
         _ => frame(DATA, 0, 1, &[0]),
     };
-    let (sent, heard) = Raw::connect(&beside.world).await.flood(1_000_000, tiny).await;
+    let (sent, heard) = connect(&beside.world).await.flood(1_000_000, tiny).await;
     assert_cut(sent, 1_000_000, &heard);
     beside.is_served().await;
 }

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use h2::{Ping, RecvStream};
-use tokio::net::TcpStream;
 
 use super::raw;
 use super::readers::{asked, watching};
@@ -23,14 +22,10 @@ async fn read(body: &mut RecvStream, pieces: usize) -> usize {
 async fn f53_a_busy_client_is_never_cut() {
     // as few as for strangers
     let world = World::with(|config| config.limits.empty_frames = 100).await;
-    let stream = TcpStream::connect(world.address()).await.expect("connected");
-    let connector = tokio_rustls::TlsConnector::from(client_config(&world.config.pki_dir, "adapters"));
-    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-    let stream = connector.connect(name, stream).await.expect("a handshake");
     // h2's client ends its own connection where it gave up a thousand streams whose answers were on their way
     let mut client = h2::client::Builder::new();
     let (mut send, mut connection) =
-        client.max_local_error_reset_streams(None).handshake(stream).await.expect("HTTP/2");
+        client.max_local_error_reset_streams(None).handshake(raw::secure(&world).await).await.expect("HTTP/2");
     let mut pings = connection.ping_pong().expect("the first to ask");
     let connection = tokio::spawn(connection);
     // it measures the way there all the time while it is answered, as clients do that size their windows

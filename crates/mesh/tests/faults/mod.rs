@@ -4,6 +4,7 @@
 mod abuse;
 mod busy;
 mod calls;
+mod conformance;
 mod floods;
 mod latency;
 mod links;

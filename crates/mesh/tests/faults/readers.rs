@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::raw;
@@ -24,12 +23,11 @@ pub fn asked(method: &str) -> http::Request<()> {
 
 /// A connection that grants each stream so much.
 pub async fn connection(world: &World, window: u32) -> SendRequest<Bytes> {
-    let stream = TcpStream::connect(world.address()).await.expect("connected");
-    let connector = tokio_rustls::TlsConnector::from(client_config(&world.config.pki_dir, "adapters"));
-    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-    let stream = connector.connect(name, stream).await.expect("a handshake");
-    let (send, connection) =
-        h2::client::Builder::new().initial_window_size(window).handshake(stream).await.expect("HTTP/2");
+    let (send, connection) = h2::client::Builder::new()
+        .initial_window_size(window)
+        .handshake(raw::secure(world).await)
+        .await
+        .expect("HTTP/2");
     tokio::spawn(connection);
     send
 }

@@ -1,6 +1,7 @@
 //! Faults of the catalogue in a whole system, split over mutual TLS, each with its number in the name of its test. What takes
 //! long is ignored here and run by `make test-faults`.
 
+mod abuse;
 mod clocks;
 mod links;
 mod order;
