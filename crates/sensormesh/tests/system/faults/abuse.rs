@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use sensormesh_testkit::http2::cases;
-use sensormesh_testkit::system::{Shape, System};
+use sensormesh_testkit::system::{Builder, Shape, System};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -125,7 +125,7 @@ async fn f29_a_thousand_readers_at_the_edge_that_stop_are_cut_and_others_are_not
     assert!(began.elapsed() < Duration::from_secs(5), "who reads is shown it meanwhile: {:?}", began.elapsed());
     for mut body in stopped {
         let end = timeout(Duration::from_secs(40), body.data()).await.expect("cut in time");
-        let reason = end.and_then(|data| data.err()).and_then(|error| error.reason());
+        let reason = end.and_then(Result::err).and_then(|error| error.reason());
         assert_eq!(reason, Some(Reason::CANCEL));
     }
     assert!(acknowledged(&system, &admin, 2).await);
@@ -163,7 +163,7 @@ async fn f55_ten_thousand_connections_at_the_edge_that_say_nothing_keep_nobody_o
     let to = SocketAddr::from(([127, 0, 0, 1], port));
     let listen = ["--listen".to_owned(), to.to_string()];
     let tls = ["--tls-cert".to_owned(), cert.display().to_string(), "--tls-key".to_owned(), key.display().to_string()];
-    let builder = listen.into_iter().chain(tls).fold(builder(Shape::OneProcess), |builder, arg| builder.arg(arg));
+    let builder = listen.into_iter().chain(tls).fold(builder(Shape::OneProcess), Builder::arg);
     let _system = builder.start().await.expect("the system starts");
     let http = reqwest::Client::builder().danger_accept_invalid_certs(true).pool_max_idle_per_host(0);
     let http = http.timeout(Duration::from_secs(10)).build().expect("a client");
