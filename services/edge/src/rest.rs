@@ -57,8 +57,15 @@ pub struct Asked<'a> {
     pub resume: Option<&'a str>,
 }
 
-/// Appends what path, query and headers say to a request message.
-pub fn head(contract: &Contract, route: &Route, asked: &Asked<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
+/// Appends what path, query and headers say to a request message, which begins in `out` at `from`. What the path says, nothing else
+/// may say otherwise: INVALID, naming the field.
+pub fn head(
+    contract: &Contract,
+    route: &Route,
+    asked: &Asked<'_>,
+    from: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Failure> {
     let (shapes, method) = (&contract.shapes, &contract.methods[route.method]);
     if !asked.query.is_empty() {
         let pairs = form_urlencoded::parse(asked.query.as_bytes()).filter(|(name, _)| name != "ticket");
@@ -76,7 +83,14 @@ pub fn head(contract: &Contract, route: &Route, asked: &Asked<'_>, out: &mut Vec
         }
     }
     for (path, text) in route.captures.iter().zip(asked.captured) {
-        path.write(shapes, None, text, out)?;
+        let mut written = Vec::new();
+        path.write(shapes, None, text, &mut written)?;
+        let elsewhere = path.value(shapes, out.get(from..).unwrap_or_default()).map_err(Error::internal)?;
+        if elsewhere.is_some() && elsewhere != path.value(shapes, &written).map_err(Error::internal)? {
+            let description = format!("is {text:?} in the path, and something else in the body or the query");
+            return Err(Error::invalid(&path.name, description).into());
+        }
+        out.extend_from_slice(&written);
     }
     if let (Some(cursor), Some(path)) = (asked.resume, &method.resumes_at) {
         path.write(shapes, None, cursor, out)?;
@@ -181,8 +195,7 @@ pub fn request(
 ) -> Result<Bytes, Failure> {
     let mut message = frame::begin(bytes.len() + 64);
     body(contract, route, headers, bytes, &mut message)?;
-    // the path has the last word: protobuf takes the last value of a field
-    head(contract, route, asked, &mut message)?;
+    head(contract, route, asked, frame::PREFIX, &mut message)?;
     Ok(frame::finish(message))
 }
 
