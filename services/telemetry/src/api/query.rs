@@ -33,9 +33,9 @@ impl Api {
         if let Some(last) = page::after(&query, &request.page_token)? {
             let last: i64 = last.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?;
             if request.newest_first {
-                end = last;
+                end = end.min(last);
             } else {
-                start = last.saturating_add(1);
+                start = start.max(last.saturating_add(1));
             }
         }
         let mut readings = Vec::new();
