@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use sensormesh_types::{Code, Error};
@@ -38,7 +38,8 @@ pub async fn collect(headers: &HeaderMap, body: Body, limit: u64) -> Result<Byte
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => {
-            Err(Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off").caused_by(error).into())
+            let broken = Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off");
+            Err(broken.about("body").caused_by(error).into())
         }
         Err(_) => {
             let error = Error::new(Code::Timeout, "BODY_SLOW", "the body did not arrive within 30 s");
@@ -108,6 +109,9 @@ pub fn body(
 ) -> Result<(), Failure> {
     let (shapes, input) = (&contract.shapes, contract.methods[route.method].input);
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !body.is_empty() {
+        demand_plain(headers)?;
+    }
     if contract.raw_body(route) {
         return raw(contract, route, content_type, body, out);
     }
@@ -155,7 +159,18 @@ fn form(content_type: &str, body: &[u8]) -> Result<Form, Failure> {
 
 fn unsupported(content_type: &str) -> Failure {
     let message = format!("a body of the type {content_type:?} is not taken here; send application/json");
-    Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, Error::new(Code::Invalid, "CONTENT_TYPE", message))
+    let error = Error::new(Code::Invalid, "CONTENT_TYPE", message).about("content-type");
+    Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
+}
+
+/// Refuses a body that is compressed or encoded otherwise.
+fn demand_plain(headers: &HeaderMap) -> Result<(), Failure> {
+    let coded = |coding: &&HeaderValue| !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let Some(coding) = headers.get_all(CONTENT_ENCODING).iter().find(coded) else { return Ok(()) };
+    let message =
+        format!("a body with the encoding {coding:?} is not taken here; send it as it is, without compression");
+    let error = Error::new(Code::Invalid, "CONTENT_ENCODING", message).about("content-encoding");
+    Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, error).with(ACCEPT_ENCODING, "identity"))
 }
 
 fn json_field(contract: &Contract, path: &FieldPath, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {

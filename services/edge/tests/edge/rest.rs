@@ -101,8 +101,22 @@ async fn bodies_that_are_no_json_are_refused_in_words() {
     };
     let nan = answer(send(r#"{"value": NaN}"#, "application/json")).await;
     assert!(nan.violations()["value"].contains("JSON"), "{}", nan.json);
-    assert_eq!(answer(send("value: 1", "text/yaml")).await.status, 415);
-    assert_eq!(answer(send("[1]", "application/json")).await.status, 400);
+    let yaml = answer(send("value: 1", "text/yaml")).await;
+    assert_eq!((yaml.status, yaml.violations().contains_key("content-type")), (415, true), "{}", yaml.json);
+    for broken in ["[1]", "{", "{\"value\": 1} {", "nothing"] {
+        let refused = answer(send(broken, "application/json")).await;
+        let named = refused.violations().contains_key("body");
+        assert_eq!((refused.status, named), (400, true), "{broken}: {}", refused.json);
+    }
+    for (coding, status) in [("gzip", 415), ("deflate, gzip", 415), ("identity", 200), ("", 200)] {
+        let coded = send(r#"{"value": 612}"#, "application/json").header("content-encoding", coding);
+        let answered = answer(coded).await;
+        assert_eq!(answered.status, status, "{coding}: {}", answered.json);
+        if status == 415 {
+            assert!(answered.violations()["content-encoding"].contains("compression"), "{}", answered.json);
+            assert_eq!(answered.headers["accept-encoding"], "identity");
+        }
+    }
     assert_eq!(answer(send("{\"value\":1}", "text/plain")).await.status, 415);
     // what curl -d sends
     let curl = answer(send(r#"{"value": 612}"#, "application/x-www-form-urlencoded")).await;
