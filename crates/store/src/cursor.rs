@@ -57,7 +57,7 @@ impl Cursors {
         let (body, mac) = bytes.split_last_chunk::<MAC>().ok_or_else(forged)?;
         let (log, incarnation, positions) = parse(body).ok_or_else(forged)?;
         if log != self.log.as_bytes() {
-            return Err(gone("the cursor belongs to another log"));
+            return Err(gone("another service or stream than this one gave the cursor out"));
         }
         if incarnation != self.incarnation {
             return Err(gone("the cursor belongs to an earlier life of this database"));

@@ -194,6 +194,14 @@ impl Error {
         self
     }
 
+    /// Names the field, or the part of the request, that the message describes.
+    #[must_use]
+    pub fn about(mut self, field: impl Into<String>) -> Self {
+        let description = self.0.message.clone();
+        self.0.fields.push(FieldViolation { field: field.into(), description });
+        self
+    }
+
     /// Keeps the cause for the log.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

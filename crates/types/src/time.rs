@@ -31,6 +31,20 @@ pub fn to_nanos(time: &Timestamp) -> Option<i64> {
     time.seconds.checked_mul(1_000_000_000)?.checked_add(i64::from(time.nanos))
 }
 
+/// A field's `Timestamp` as nanoseconds since the Unix epoch. INVALID, naming the field, where that has no such number.
+pub fn nanos(field: &str, time: &Timestamp) -> Result<i64> {
+    to_nanos(time).ok_or_else(|| Error::invalid(field, no_nanos(time)))
+}
+
+/// Why a time has no number of nanoseconds, for the caller.
+pub fn no_nanos(time: &Timestamp) -> &'static str {
+    if (0..1_000_000_000).contains(&time.nanos) {
+        "must lie between 1677-09-22 and 2262-04-11: times are kept as nanoseconds in 64 bits"
+    } else {
+        "must have `nanos` from 0 to 999,999,999"
+    }
+}
+
 /// A `Duration` message as a duration; `None` where it is negative or impossible.
 pub fn to_duration(duration: &ProtoDuration) -> Option<Duration> {
     let seconds = u64::try_from(duration.seconds).ok()?;
@@ -70,6 +84,16 @@ pub fn zone(field: &str, name: &str) -> Result<TimeZone> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_has_no_nanoseconds_is_told_why() {
+        let told = |seconds, nanos_of| nanos("end_time", &Timestamp { seconds, nanos: nanos_of });
+        assert_eq!(told(1, 5).expect("a time"), 1_000_000_005);
+        let far = told(10_413_792_000, 0).expect_err("the year 2300");
+        assert_eq!(far.fields()[0].field, "end_time");
+        assert!(far.message().contains("2262-04-11"), "{far}");
+        assert!(told(1, -1).expect_err("no time").message().contains("`nanos`"));
+    }
 
     #[test]
     fn a_time_has_the_offset_its_zone_had_then() {

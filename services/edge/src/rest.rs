@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use sensormesh_types::{Code, Error};
@@ -38,7 +38,8 @@ pub async fn collect(headers: &HeaderMap, body: Body, limit: u64) -> Result<Byte
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => {
-            Err(Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off").caused_by(error).into())
+            let broken = Error::new(Code::Invalid, "BODY_INCOMPLETE", "the body broke off");
+            Err(broken.about("body").caused_by(error).into())
         }
         Err(_) => {
             let error = Error::new(Code::Timeout, "BODY_SLOW", "the body did not arrive within 30 s");
@@ -57,8 +58,15 @@ pub struct Asked<'a> {
     pub resume: Option<&'a str>,
 }
 
-/// Appends what path, query and headers say to a request message.
-pub fn head(contract: &Contract, route: &Route, asked: &Asked<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
+/// Appends what path, query and headers say to a request message, which begins in `out` at `from`. What the path says, nothing else
+/// may say otherwise: INVALID, naming the field.
+pub fn head(
+    contract: &Contract,
+    route: &Route,
+    asked: &Asked<'_>,
+    from: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Failure> {
     let (shapes, method) = (&contract.shapes, &contract.methods[route.method]);
     if !asked.query.is_empty() {
         let pairs = form_urlencoded::parse(asked.query.as_bytes()).filter(|(name, _)| name != "ticket");
@@ -76,7 +84,14 @@ pub fn head(contract: &Contract, route: &Route, asked: &Asked<'_>, out: &mut Vec
         }
     }
     for (path, text) in route.captures.iter().zip(asked.captured) {
-        path.write(shapes, None, text, out)?;
+        let mut written = Vec::new();
+        path.write(shapes, None, text, &mut written)?;
+        let elsewhere = path.value(shapes, out.get(from..).unwrap_or_default()).map_err(Error::internal)?;
+        if elsewhere.is_some() && elsewhere != path.value(shapes, &written).map_err(Error::internal)? {
+            let description = format!("is {text:?} in the path, and something else in the body or the query");
+            return Err(Error::invalid(&path.name, description).into());
+        }
+        out.extend_from_slice(&written);
     }
     if let (Some(cursor), Some(path)) = (asked.resume, &method.resumes_at) {
         path.write(shapes, None, cursor, out)?;
@@ -94,6 +109,9 @@ pub fn body(
 ) -> Result<(), Failure> {
     let (shapes, input) = (&contract.shapes, contract.methods[route.method].input);
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !body.is_empty() {
+        demand_plain(headers)?;
+    }
     if contract.raw_body(route) {
         return raw(contract, route, content_type, body, out);
     }
@@ -141,7 +159,18 @@ fn form(content_type: &str, body: &[u8]) -> Result<Form, Failure> {
 
 fn unsupported(content_type: &str) -> Failure {
     let message = format!("a body of the type {content_type:?} is not taken here; send application/json");
-    Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, Error::new(Code::Invalid, "CONTENT_TYPE", message))
+    let error = Error::new(Code::Invalid, "CONTENT_TYPE", message).about("content-type");
+    Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
+}
+
+/// Refuses a body that is compressed or encoded otherwise.
+fn demand_plain(headers: &HeaderMap) -> Result<(), Failure> {
+    let coded = |coding: &&HeaderValue| !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let Some(coding) = headers.get_all(CONTENT_ENCODING).iter().find(coded) else { return Ok(()) };
+    let message =
+        format!("a body with the encoding {coding:?} is not taken here; send it as it is, without compression");
+    let error = Error::new(Code::Invalid, "CONTENT_ENCODING", message).about("content-encoding");
+    Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, error).with(ACCEPT_ENCODING, "identity"))
 }
 
 fn json_field(contract: &Contract, path: &FieldPath, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
@@ -181,8 +210,7 @@ pub fn request(
 ) -> Result<Bytes, Failure> {
     let mut message = frame::begin(bytes.len() + 64);
     body(contract, route, headers, bytes, &mut message)?;
-    // the path has the last word: protobuf takes the last value of a field
-    head(contract, route, asked, &mut message)?;
+    head(contract, route, asked, frame::PREFIX, &mut message)?;
     Ok(frame::finish(message))
 }
 

@@ -87,10 +87,7 @@ pub struct Version {
 impl Version {
     /// The version of the contract. `field` is where it stands in the request.
     pub fn from_proto(calibration: &pb::Calibration, field: &str) -> Result<Self> {
-        let nanos = |name: &str, at: &prost_types::Timestamp| {
-            time::to_nanos(at)
-                .ok_or_else(|| Error::invalid(format!("{field}.{name}"), "is no time between 1677 and 2262"))
-        };
+        let nanos = |name: &str, at: &prost_types::Timestamp| time::nanos(&format!("{field}.{name}"), at);
         let from = calibration.valid_from.as_ref().map(|at| nanos("valid_from", at)).transpose()?;
         let to = calibration.valid_to.as_ref().map(|at| nanos("valid_to", at)).transpose()?;
         if from.zip(to).is_some_and(|(from, to)| from >= to) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sensormesh_series::{Reading, merge};
-use sensormesh_store::Tx;
+use sensormesh_store::{Entry, Tx};
 use sensormesh_types::{Code, Error, Result, Scope};
 
 use crate::catalog::Series;
@@ -23,13 +23,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Deletes a series' readings of a range that this replica knows of; answers how many. Fails with
 /// ROLLED_UP, and deletes nothing, where the range divides a rollup. Every replica may: whoever changes a series' blocks locks
-/// the series, and the others are told.
-pub async fn delete(state: &Arc<State>, series: &Arc<Series>, range: Range<i64>) -> Result<u64> {
+/// the series, and the others are told. Each transaction tells the audit how many readings it deletes, with what `entry` makes of
+/// that.
+pub async fn delete(
+    state: &Arc<State>,
+    series: &Arc<Series>,
+    range: Range<i64>,
+    entry: impl Fn(u64) -> Entry,
+) -> Result<u64> {
     if range.is_empty() {
         return Ok(0);
     }
     seal_present(state, series).await?;
-    let mut deleted = delete_rollups(state, series, &range).await?;
+    let mut deleted = delete_rollups(state, series, &range, &entry).await?;
     let mut from = range.start;
     loop {
         let _rewriting = state.rewriting.lock().await;
@@ -37,14 +43,14 @@ pub async fn delete(state: &Arc<State>, series: &Arc<Series>, range: Range<i64>)
         let stored = db::series::lock(&mut tx, series).await?;
         let spans = db::block::spans(&mut tx, series, from, range.end.saturating_sub(1)).await?;
         let runs = merge::runs(&spans.iter().map(|span| (span.start, span.end)).collect::<Vec<_>>());
-        let (mut blocks, mut done) = (0, true);
+        let (mut blocks, mut gone, mut done) = (0, 0, true);
         for run in &runs {
             if blocks >= BLOCKS_AT_ONCE {
                 done = false;
                 break;
             }
             let run: Vec<Span> = run.iter().map(|place| spans[*place]).collect();
-            deleted += cut_out(&mut tx, series, &run, &range).await?;
+            gone += cut_out(&mut tx, series, &run, &range).await?;
             blocks += run.len();
             from = run.iter().map(|span| span.end.saturating_add(1)).fold(from, i64::max);
         }
@@ -55,12 +61,14 @@ pub async fn delete(state: &Arc<State>, series: &Arc<Series>, range: Range<i64>)
         if state.is_shared() {
             replicas::tell_deleted(&mut tx, series.number, deletions, latest);
         }
+        tell_audit(&mut tx, series, gone, &entry);
         tx.commit().await?;
         {
             let mut tail = series.tail.lock();
             tail.starts_at(start, stored.rolled_end);
             tail.note_deleted(deletions, latest);
         }
+        deleted += gone;
         if done {
             return Ok(deleted);
         }
@@ -111,14 +119,26 @@ async fn cut_out(tx: &mut Tx, series: &Series, run: &[Span], range: &Range<i64>)
     Ok(joined.range(range.start, range.end).len() as u64)
 }
 
-async fn delete_rollups(state: &State, series: &Series, range: &Range<i64>) -> Result<u64> {
+async fn delete_rollups(
+    state: &State,
+    series: &Series,
+    range: &Range<i64>,
+    entry: &impl Fn(u64) -> Entry,
+) -> Result<u64> {
     let _rewriting = state.rewriting.lock().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
     let rolled_end = db::series::lock(&mut tx, series).await?.rolled_end;
     let Some(end) = rolled_end.filter(|end| *end >= range.start) else { return Ok(0) };
     let deleted = rollup::cut_out(&mut tx, series, range, end).await?;
+    tell_audit(&mut tx, series, deleted, entry);
     tx.commit().await?;
     Ok(deleted)
+}
+
+fn tell_audit(tx: &mut Tx, series: &Series, deleted: u64, entry: impl Fn(u64) -> Entry) {
+    if deleted > 0 {
+        tx.append_for(&*series.tenant, entry(deleted));
+    }
 }
 
 /// The latest reading once those of a range are gone from blocks: where it was one of them, the last one that is left there.

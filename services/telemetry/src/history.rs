@@ -200,7 +200,8 @@ impl History {
         let [place] = self.runs.get(run)?.as_slice() else { return None };
         let Piece::Block(span, Some(header)) = &self.pieces[*place] else { return None };
         let inside = span.start >= self.start && span.end < self.end && buckets.holds(span.start, span.end);
-        let aggregate = header.aggregate.filter(|_| inside && header.all_count)?;
+        let told = |aggregate: &Aggregate| inside && header.all_count && aggregate.sum.value().is_finite();
+        let aggregate = header.aggregate.filter(told)?;
         match &self.calibration {
             Some(calibration) => calibration.aggregate(aggregate, span.start, span.end),
             None => Some(aggregate),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sensormesh_series::Quality;
+use sensormesh_store::Entry;
 use sensormesh_types::{Clock, Result};
 use tempfile::TempDir;
 
@@ -93,7 +94,7 @@ impl Rig {
     }
 
     pub async fn delete(&self, series: &Arc<Series>, range: Range<i64>) -> Result<u64> {
-        deletion::delete(self.engine.state(), series, range).await
+        deletion::delete(self.engine.state(), series, range, |_| Entry::default()).await
     }
 
     pub fn advance_days(&self, days: u64) {

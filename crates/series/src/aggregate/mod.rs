@@ -16,26 +16,57 @@ use crate::{Column, Reading};
 pub struct Sum {
     total: f64,
     lost: f64,
+    /// What was taken out of `total` because it would have left the range of `f64`, in units of [`FAR`].
+    far: f64,
 }
+
+/// 2^1023, half of the power of two that is the first beyond `f64`.
+const FAR: f64 = f64::from_bits(2046 << 52);
+/// 2^-64: values of the greatest that are multiplied by it can be added.
+const NEAR: f64 = f64::from_bits((1023 - 64) << 52);
 
 impl Sum {
     /// Adds one term.
     #[inline]
     pub fn add(&mut self, term: f64) {
         let total = self.total + term;
+        if total.is_infinite() && term.is_finite() && self.total.is_finite() {
+            return self.add_far(term);
+        }
         let added = total - self.total;
         self.lost += (self.total - (total - added)) + (term - added);
         self.total = total;
+    }
+
+    /// Adds a term that would make the total infinite: 2^1024 is taken out of it first, which leaves it finite.
+    #[cold]
+    fn add_far(&mut self, term: f64) {
+        let step = FAR.copysign(term);
+        self.far += 2_f64.copysign(term);
+        [-step, -step, term].into_iter().for_each(|term| self.add(term));
     }
 
     /// Adds another sum.
     pub fn merge(&mut self, other: Sum) {
         self.add(other.total);
         self.lost += other.lost;
+        self.far += other.far;
+    }
+
+    /// The sum divided by a number of at least 1.
+    fn over(self, divisor: f64) -> f64 {
+        if self.far == 0.0 {
+            return self.value() / divisor;
+        }
+        let near = self.total * NEAR + self.lost * NEAR + self.far * (FAR * NEAR);
+        near / divisor / NEAR
     }
 
     /// The sum; infinite or NaN only where the terms' true sum leaves the range of `f64`.
     pub fn value(self) -> f64 {
+        if self.far != 0.0 {
+            return self.over(1.0);
+        }
         let value = self.total + self.lost;
         if value.is_nan() { self.total } else { value }
     }
@@ -96,10 +127,10 @@ impl Aggregate {
         Some(Self { count: values.len() as u64, sum, min, max, first, last })
     }
 
-    /// The arithmetic mean.
+    /// The arithmetic mean; finite, whatever the sum is.
     #[allow(clippy::cast_precision_loss)] // exact up to 2^53 readings
     pub fn mean(&self) -> f64 {
-        self.sum.value() / self.count as f64
+        self.sum.over(self.count as f64).max(self.min).min(self.max)
     }
 
     /// Adds one reading.
@@ -158,5 +189,22 @@ mod tests {
             sum.add(term);
         }
         assert_eq!(sum.value(), 1.0);
+    }
+
+    #[test]
+    fn a_mean_is_finite_where_the_sum_is_not() {
+        let mean = |values: &[f64]| {
+            let times: Vec<i64> = (0..values.len() as i64).collect();
+            let whole = Aggregate::of_ordered(&times, values).expect("some");
+            let mut merged = Aggregate::of(0, values[0]);
+            values[1..].iter().zip(1..).for_each(|(value, time)| merged.merge(&Aggregate::of(time, *value)));
+            assert_eq!((merged.mean(), merged.sum.value()), (whole.mean(), whole.sum.value()), "{values:?}");
+            (whole.mean(), whole.sum.value())
+        };
+        assert_eq!(mean(&[f64::MAX; 2]), (f64::MAX, f64::INFINITY));
+        assert_eq!(mean(&[-f64::MAX; 1000]), (-f64::MAX, f64::NEG_INFINITY));
+        assert_eq!(mean(&[f64::MAX, f64::MAX / 2.0]), (f64::MAX * 0.75, f64::INFINITY));
+        assert_eq!(mean(&[f64::MAX, f64::MAX, -f64::MAX]), (f64::MAX / 3.0, f64::MAX));
+        assert_eq!(mean(&[f64::MAX, 4.0, f64::MAX, -f64::MAX, -f64::MAX]), (0.8, 4.0));
     }
 }

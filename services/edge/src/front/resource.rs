@@ -111,7 +111,7 @@ impl Inner {
         let route = &self.contract.routes[index];
         let method = &self.contract.methods[route.method];
         let mut head = Vec::new();
-        rest::head(&self.contract, route, asked, &mut head)?;
+        rest::head(&self.contract, route, asked, 0, &mut head)?;
         let held = (self.limits.stream(&visitor.payer())?, self.drain().streams.enter());
         let (mesh, service, path) = (self.mesh.clone(), method.service.clone(), method.path.clone());
         let (headers, context) = (visitor.headers(), visitor.context());

@@ -5,7 +5,7 @@ use sensormesh_types::{Error, FieldViolation, Result};
 use crate::transcode::from_json::unknown;
 use crate::transcode::scalar::{self, Scalar};
 use crate::transcode::shape::{Field, Kind, MessageId, Plurality, Shapes, Special};
-use crate::transcode::wire::{self, WireType, delimited};
+use crate::transcode::wire::{self, Malformed, Record, Records, WireType, delimited};
 
 /// A field of a message, or of a message in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,11 +92,33 @@ impl FieldPath {
         })
     }
 
+    /// The value that a message has for the field; `None` where it is absent, empty or 0, which are one in proto3.
+    pub fn value<'a>(&self, shapes: &Shapes, message: &'a [u8]) -> Result<Option<Record<'a>>, Malformed> {
+        let value = last(&self.parents, self.field(shapes).number, message)?;
+        let unset = [Record::Length(&[]), Record::Varint(0), Record::Fixed32(0), Record::Fixed64(0)];
+        Ok(value.filter(|value| !unset.contains(value)))
+    }
+
     fn nested(&self, parents: &[u32], out: &mut Vec<u8>, fill: &dyn Fn(&mut Vec<u8>) -> Result<()>) -> Result<()> {
         let Some((first, rest)) = parents.split_first() else { return fill(out) };
         wire::tag(out, *first, WireType::Length);
         delimited(out, |out| self.nested(rest, out, fill))
     }
+}
+
+/// The last value of a field of a message, or of one that lies in it: parts of a message that come apart count together.
+fn last<'a>(parents: &[u32], number: u32, message: &'a [u8]) -> Result<Option<Record<'a>>, Malformed> {
+    let mut found = None;
+    for record in Records(message) {
+        match (parents.split_first(), record?) {
+            (None, (at, record)) if at == number => found = Some(record),
+            (Some((parent, rest)), (at, Record::Length(part))) if at == *parent => {
+                found = last(rest, number, part)?.or(found);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Appends what `name=value` pairs say, as of a query or a form. `taken` is the outermost field that the body brings.

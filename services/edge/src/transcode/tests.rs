@@ -187,7 +187,7 @@ fn what_does_not_fit_is_named_with_its_path() {
     assert_eq!(path(r#"{"left":"a","middle":1}"#), "middle");
     assert_eq!(path(r#"{"numbers":[1,null]}"#), "numbers[1]");
     assert_eq!(path(r#"{"time":5}"#), "time");
-    assert_eq!(path("[]"), "");
+    assert_eq!(path("[]"), "body");
     assert_eq!(path(r#"{"aBool":"#), "a_bool");
     assert!(bench.refused(r#"{"aDouble": NaN}"#).1.starts_with("not valid JSON"));
     assert!(bench.refused(r#"{"color":"RED"}"#).1.contains("COLOR_RED"));

@@ -12,12 +12,12 @@ async fn path_query_and_body_become_one_message() {
     assert_eq!((list.status, &list.json["nextPageToken"]), (200, &json!("a b/7/x+y")));
     assert_eq!(list.json["places"], json!([]));
 
-    let body = json!({"name": "Hall", "placeId": "other"});
+    let body = json!({"name": "Hall", "placeId": ""});
     let patch =
         world.http.patch(world.url("/v1/places/hall?updateMask=name,parentId")).bearer_auth(token(Role::Operator));
     let updated = answer(patch.json(&body)).await;
     assert_eq!(updated.status, 200, "{}", updated.json);
-    assert_eq!(updated.json["placeId"], "hall", "the path has the last word");
+    assert_eq!(updated.json["placeId"], "hall");
     assert_eq!((&updated.json["name"], &updated.json["parentId"]), (&json!("Hall"), &json!("name+parent_id")));
     assert_eq!(updated.json["kind"], "PLACE_KIND_UNSPECIFIED");
     assert!(updated.json.get("createTime").is_none(), "an absent message stays absent");
@@ -25,6 +25,25 @@ async fn path_query_and_body_become_one_message() {
     let path = "/sensors/lab.co2/data?startTime=2026-01-01T00:00:00%2B08:00&endTime=2026-01-01T00:00:00 08:00";
     let readings = answer(world.get(path)).await;
     assert!(readings.json["unit"].as_str().expect("text").contains("1767196800"), "{}", readings.json);
+}
+
+#[tokio::test]
+async fn what_the_path_says_nothing_else_says_otherwise() {
+    let world = World::start().await;
+    for (same, status) in [(json!("hall"), 200), (json!(null), 200), (json!("other"), 400)] {
+        let patch = world.http.patch(world.url("/v1/places/hall")).bearer_auth(token(Role::Operator));
+        let answered = answer(patch.json(&json!({"name": "Hall", "placeId": same}))).await;
+        assert_eq!(answered.status, status, "{}", answered.json);
+        assert_eq!(answered.violations().contains_key("place.place_id"), status == 400, "{}", answered.json);
+    }
+    for (same, status) in [("lab.co2", 200), ("lab.other", 400)] {
+        let body = json!({"sensorId": same, "value": 612});
+        let answered = answer(world.post("/sensors/lab.co2/data").json(&body)).await;
+        assert_eq!(answered.status, status, "{}", answered.json);
+        assert_eq!(answered.violations().contains_key("sensor_id"), status == 400, "{}", answered.json);
+        let answered = answer(world.get(&format!("/sensors/lab.co2/data?sensorId={same}"))).await;
+        assert_eq!(answered.status, status, "{}", answered.json);
+    }
 }
 
 #[tokio::test]
@@ -82,8 +101,22 @@ async fn bodies_that_are_no_json_are_refused_in_words() {
     };
     let nan = answer(send(r#"{"value": NaN}"#, "application/json")).await;
     assert!(nan.violations()["value"].contains("JSON"), "{}", nan.json);
-    assert_eq!(answer(send("value: 1", "text/yaml")).await.status, 415);
-    assert_eq!(answer(send("[1]", "application/json")).await.status, 400);
+    let yaml = answer(send("value: 1", "text/yaml")).await;
+    assert_eq!((yaml.status, yaml.violations().contains_key("content-type")), (415, true), "{}", yaml.json);
+    for broken in ["[1]", "{", "{\"value\": 1} {", "nothing"] {
+        let refused = answer(send(broken, "application/json")).await;
+        let named = refused.violations().contains_key("body");
+        assert_eq!((refused.status, named), (400, true), "{broken}: {}", refused.json);
+    }
+    for (coding, status) in [("gzip", 415), ("deflate, gzip", 415), ("identity", 200), ("", 200)] {
+        let coded = send(r#"{"value": 612}"#, "application/json").header("content-encoding", coding);
+        let answered = answer(coded).await;
+        assert_eq!(answered.status, status, "{coding}: {}", answered.json);
+        if status == 415 {
+            assert!(answered.violations()["content-encoding"].contains("compression"), "{}", answered.json);
+            assert_eq!(answered.headers["accept-encoding"], "identity");
+        }
+    }
     assert_eq!(answer(send("{\"value\":1}", "text/plain")).await.status, 415);
     // what curl -d sends
     let curl = answer(send(r#"{"value": 612}"#, "application/x-www-form-urlencoded")).await;

@@ -145,8 +145,7 @@ impl Api {
 }
 
 fn nanos(field: &str, time: Option<&prost_types::Timestamp>) -> Result<Option<i64>> {
-    time.map(|time| time::to_nanos(time).ok_or_else(|| Error::invalid(field, "is no time from 1677 to 2262")))
-        .transpose()
+    time.map(|at| time::nanos(field, at)).transpose()
 }
 
 fn key(placement: &Placement) -> String {

@@ -44,7 +44,11 @@ impl Api {
             request.end_time
         );
         let from = match page::after(&query, &request.page_token)? {
-            Some(next) => next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?,
+            Some(next) => {
+                let next: i64 =
+                    next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?;
+                next.max(start)
+            }
             None => start,
         };
         let (borders, more) = borders(from, end, width, size);

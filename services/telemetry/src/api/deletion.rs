@@ -29,16 +29,15 @@ impl Api {
         }
         let known = self.known(caller, &request.sensor_id)?;
         let Some(series) = known.series else { return Ok(pb::DeleteReadingsResponse::default()) };
-        let readings = deletion::delete(self.engine.state(), &series, start..end).await?;
+        let site = known.sensor.map(|sensor| sensor.site.clone()).unwrap_or_default();
+        let entry = |readings| {
+            let entry = entry(caller, "readings.deleted", &request.sensor_id, readings);
+            Entry { site: site.clone(), ..entry }
+        };
+        let readings = deletion::delete(self.engine.state(), &series, start..end, entry).await?;
         // always: who asks again after a failure may find nothing left to delete and nobody told
         let (told, outcome) = Request::of_deletion(&series);
         self.engine.submit(told, outcome).await?;
-        if readings > 0 {
-            let mut tx = self.engine.databases.main.tx(&caller.scope).await?;
-            let site = known.sensor.map(|sensor| sensor.site.clone()).unwrap_or_default();
-            tx.append(Entry { site, ..entry(caller, "readings.deleted", &request.sensor_id, readings) });
-            tx.commit().await?;
-        }
         Ok(pb::DeleteReadingsResponse { readings })
     }
 }

@@ -8,12 +8,11 @@ use sensormesh_observability::metrics;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::Verdict;
 use sensormesh_series::Quality;
-use sensormesh_types::{Caller, Error, FieldViolation, Result, Scope, time};
+use sensormesh_types::{Caller, Error, FieldViolation, Result, time};
 
 use super::Api;
 use crate::batch::{self, Channel, Group};
 use crate::catalog::Series;
-use crate::db;
 use crate::db::answer::{self, Digest, Door, Name};
 use crate::db::quarantine::Kept;
 use crate::sender::{self, Place, Sender};
@@ -166,7 +165,7 @@ impl Api {
                 Some(told) => match time::to_nanos(told) {
                     Some(time) => (time, Quality::USUAL),
                     None => {
-                        intake.refuse(index, "time", Verdict::Invalid, "is no time between 1677 and 2262");
+                        intake.refuse(index, "time", Verdict::Invalid, time::no_nanos(told));
                         continue;
                     }
                 },
@@ -191,7 +190,7 @@ impl Api {
                 Some(Place::Aside { register }) => {
                     let room = match &mut room {
                         Some(room) => room,
-                        none => none.insert(self.room_in_quarantine(&sender.tenant).await?),
+                        none => none.insert(self.aside.room(&self.engine, &sender.tenant).await?),
                     };
                     if *room == 0 {
                         intake.refuse(index, "sensor_id", Verdict::Quota, QUARANTINE_FULL);
@@ -215,13 +214,8 @@ impl Api {
                 }
             }
         }
+        self.aside.add(&sender.tenant, intake.kept.len() as u64);
         Ok(intake)
-    }
-
-    async fn room_in_quarantine(&self, tenant: &str) -> Result<u64> {
-        let mut read = self.engine.databases.log.read(&Scope::system()).await?;
-        let used = db::quarantine::count(&mut read, tenant).await?;
-        Ok(self.engine.config.quarantine_readings.saturating_sub(used))
     }
 
     async fn store(

@@ -1,6 +1,7 @@
 //! The contract: each RPC decodes, asks the engine, encodes.
 
 mod aggregate;
+mod aside;
 mod calibration;
 mod completeness;
 mod deletion;
@@ -20,10 +21,11 @@ use std::time::Duration;
 use sensormesh_mesh::{Context, Mesh, Streaming as Answers};
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryService;
-use sensormesh_types::{Caller, Error, Result};
+use sensormesh_types::{Caller, Code, Error, Result, time};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::aside::Aside;
 use crate::catalog::{Known, Series};
 use crate::engine::Engine;
 use crate::sender::Registry;
@@ -35,13 +37,14 @@ pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     turns: Arc<Turns>,
+    aside: Arc<Aside>,
 }
 
 impl Api {
     /// The contract over an engine.
     pub fn new(engine: Engine, mesh: &Mesh) -> Result<Self> {
         let turns = Arc::new(Turns::new(engine.config.long_reads));
-        Ok(Self { engine, registry: Registry::new(mesh)?, turns })
+        Ok(Self { engine, registry: Registry::new(mesh)?, turns, aside: Arc::default() })
     }
 
     /// The series of a sensor as the caller may see it; `None` where the sensor is known and has no readings.
@@ -68,8 +71,8 @@ impl Api {
             return Ok(());
         }
         let positions = self.engine.cursors.decode(min_seq).map_err(|error| match error.code() {
-            sensormesh_types::Code::Invalid => Error::invalid("min_seq", "is not a cursor that this service gave out"),
-            _ => error,
+            Code::Invalid => Error::invalid("min_seq", "is not a cursor that this service gave out"),
+            code => Error::new(code, error.reason().to_owned(), format!("`min_seq`: {}", error.message())),
         })?;
         let wanted = positions.first().map_or(0, |(_, seq)| *seq);
         let mut head = self.engine.hub.follow_head();
@@ -92,17 +95,14 @@ impl Api {
     }
 
     fn now(&self) -> prost_types::Timestamp {
-        sensormesh_types::time::from_micros(self.engine.clock.now_micros())
+        time::from_micros(self.engine.clock.now_micros())
     }
 }
 
 /// The end of a page's range in the contract's terms: absent = the last reading.
 fn range(start: Option<&prost_types::Timestamp>, end: Option<&prost_types::Timestamp>) -> Result<(i64, i64)> {
-    let nanos = |field: &str, time: &prost_types::Timestamp| {
-        sensormesh_types::time::to_nanos(time).ok_or_else(|| Error::invalid(field, "is no time between 1677 and 2262"))
-    };
-    let start = start.map(|time| nanos("start_time", time)).transpose()?.unwrap_or(i64::MIN);
-    let end = end.map(|time| nanos("end_time", time)).transpose()?.unwrap_or(i64::MAX);
+    let start = start.map(|at| time::nanos("start_time", at)).transpose()?.unwrap_or(i64::MIN);
+    let end = end.map(|at| time::nanos("end_time", at)).transpose()?.unwrap_or(i64::MAX);
     if start > end {
         return Err(Error::invalid("end_time", "must not be before `start_time`"));
     }

@@ -74,6 +74,7 @@ impl Api {
             self.release_all(caller, &mut answer).await?;
         }
         if answer.readings > 0 {
+            self.aside.forget(caller.tenant());
             let mut tx = self.engine.databases.log.tx(&caller.scope).await?;
             tx.append(entry(caller, "quarantine.released", &request.sensor_id, answer.readings));
             tx.commit().await?;
@@ -128,6 +129,7 @@ impl Api {
             tx.append(entry(caller, "quarantine.dropped", sensor_id.unwrap_or_default(), readings));
         }
         tx.commit().await?;
+        self.aside.forget(caller.tenant());
         Ok(pb::DropQuarantineResponse { readings, sensors })
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sensormesh_proto::telemetry::v1 as pb;
-use sensormesh_types::{Code, time};
+use sensormesh_types::{Code, page, time};
 
 use crate::system::{Engine, NOW, SECOND, System, User, batch, call, group, plain, reading};
 
@@ -132,6 +132,22 @@ pub async fn pages_go_both_ways_and_are_complete(engine: Engine) {
         let other =
             pb::ListReadingsRequest { newest_first: !newest_first, page_token: first.next_page_token, ..request };
         assert_eq!(call!(user.list_readings(other)).expect_err("foreign token").code(), Code::Invalid);
+    }
+    // and leads nowhere else, whoever made it
+    let (from, to) = (expected[10].0, expected[20].0);
+    for (newest_first, outside) in [(false, from - 10 * SECOND), (true, to + 10 * SECOND)] {
+        let query = format!("readings/default/lab.a/{from}/{to}/{newest_first}");
+        let request = pb::ListReadingsRequest {
+            sensor_id: "lab.a".into(),
+            start_time: Some(time::from_nanos(from)),
+            end_time: Some(time::from_nanos(to)),
+            newest_first,
+            page_token: page::token(&query, &outside.to_string()),
+            ..Default::default()
+        };
+        let mut read: Vec<_> = call!(user.list_readings(request)).expect("page").readings.iter().map(plain).collect();
+        read.sort_by_key(|reading| reading.0);
+        assert_eq!(read, expected[10..20]);
     }
     let backwards = pb::ListReadingsRequest {
         sensor_id: "lab.a".into(),

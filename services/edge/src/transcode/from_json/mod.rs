@@ -69,10 +69,14 @@ impl Context<'_> {
     }
 
     fn error(&self, error: &serde_json::Error) -> Error {
-        match self.violation.borrow_mut().take() {
-            Some(violation) => Error::invalid_fields(vec![violation]),
-            None => Error::invalid(self.path.borrow().clone(), format!("not valid JSON: {error}")),
+        let mut violation = self.violation.borrow_mut().take().unwrap_or_else(|| FieldViolation {
+            field: self.path.borrow().clone(),
+            description: format!("not valid JSON: {error}"),
+        });
+        if violation.field.is_empty() {
+            violation.field.push_str("body");
         }
+        Error::invalid_fields(vec![violation])
     }
 }
 

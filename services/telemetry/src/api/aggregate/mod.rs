@@ -47,7 +47,11 @@ impl Api {
         self.reach(&request.min_seq).await?;
         let (as_of, stale) = (Some(self.now()), self.is_stale());
         let start = match page::after(&query, &request.page_token)? {
-            Some(next) => next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?,
+            Some(next) => {
+                let next: i64 =
+                    next.parse().map_err(|_| Error::invalid("page_token", "is not a token of this list"))?;
+                next.max(asked.start)
+            }
             None => asked.start,
         };
         let _turn = self.turns.take(caller).await?;
