@@ -107,7 +107,17 @@ impl Tx {
     /// Ends a question, once this is committed. False where it had ended: the first answer stands. NOT_FOUND where nobody asked.
     /// `actor` is who replies, as in the log.
     pub async fn reply(&mut self, kind: &str, request_id: &str, actor: &str, answer: &Answer) -> Result<bool> {
-        let (tenant, now) = (self.tenant(), self.store().clock().now_micros());
+        let tenant = self.tenant();
+        if !self.end(&tenant, kind, request_id, actor, answer).await? {
+            find(self, kind, request_id).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Ends a question of a tenant; false where it had ended, or nobody asked.
+    async fn end(&mut self, tenant: &str, kind: &str, request_id: &str, actor: &str, answer: &Answer) -> Result<bool> {
+        let now = self.store().clock().now_micros();
         let (state, word, payload) = answer.parts();
         let settled = self
             .query(
@@ -117,19 +127,17 @@ impl Tx {
             .bind(state)
             .bind(now)
             .bind(payload)
-            .bind(&tenant)
+            .bind(tenant)
             .bind(kind)
             .bind(request_id)
             .execute()
             .await?;
-        if settled == 0 {
-            find(self, kind, request_id).await?;
-            return Ok(false);
+        if settled == 1 {
+            let kind = format!("{kind}.{word}");
+            let (subject, actor, payload) = (request_id.to_owned(), actor.to_owned(), payload.to_vec());
+            self.append_for(tenant, Entry { kind, subject, actor, payload, ..Entry::default() });
         }
-        let kind = format!("{kind}.{word}");
-        let (subject, actor, payload) = (request_id.to_owned(), actor.to_owned(), payload.to_vec());
-        self.append(Entry { kind, subject, actor, payload, ..Entry::default() });
-        Ok(true)
+        Ok(settled == 1)
     }
 }
 
@@ -147,7 +155,7 @@ impl Store {
             let left = until.saturating_sub(self.clock().now_micros());
             let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else {
                 let mut tx = self.tx(scope).await?;
-                tx.reply(kind, request_id, &format!("service:{}", self.inner.service), &Answer::TimedOut).await?;
+                tx.reply(kind, request_id, &self.actor(), &Answer::TimedOut).await?;
                 tx.commit().await?;
                 continue; // a reply may have been faster
             };
@@ -156,8 +164,13 @@ impl Store {
         }
     }
 
+    fn actor(&self) -> String {
+        format!("service:{}", self.inner.service)
+    }
+
     /// Ends the questions of all tenants whose time is over, for those who no longer wait; answers how many.
     pub async fn end_overdue(&self) -> Result<u64> {
+        let actor = self.actor();
         let mut ended = 0;
         loop {
             let mut tx = self.tx(&Scope::system()).await?;
@@ -171,24 +184,7 @@ impl Store {
             for row in &rows {
                 let (tenant, kind): (String, String) = (row.get("tenant")?, row.get("kind")?);
                 let request_id: String = row.get("request_id")?;
-                let (state, word, _) = Answer::TimedOut.parts();
-                let changed = tx
-                    .query(
-                        "UPDATE exchange SET state = $1, settled = $2 \
-                         WHERE tenant = $3 AND kind = $4 AND request_id = $5 AND state = 0",
-                    )
-                    .bind(state)
-                    .bind(now)
-                    .bind(&tenant)
-                    .bind(&kind)
-                    .bind(&request_id)
-                    .execute()
-                    .await?;
-                if changed == 1 {
-                    ended += 1;
-                    let (kind, actor) = (format!("{kind}.{word}"), format!("service:{}", self.inner.service));
-                    tx.append_for(tenant, Entry { kind, subject: request_id, actor, ..Entry::default() });
-                }
+                ended += u64::from(tx.end(&tenant, &kind, &request_id, &actor, &Answer::TimedOut).await?);
             }
             tx.commit().await?;
             if rows.is_empty() {

@@ -179,3 +179,29 @@ fn listed(state: &BreakerState) -> mesh_proto::Breaker {
         retry_at: state.retry_at.map(time::from_micros),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sensormesh_mesh::{Config, Transport};
+    use sensormesh_types::Clock;
+
+    #[tokio::test]
+    async fn an_open_breaker_is_named_and_the_whole_is_degraded() {
+        let config = Config { transport: Transport::Plaintext, dev: true, ..Config::default() };
+        let mesh = Mesh::new(config, "edge", Clock::system()).expect("a mesh");
+        let health = Health::new(&mesh, vec!["rooms".to_owned()], None);
+        let well = GetStatusResponse { state: mesh_proto::State::Ready.into(), ..GetStatusResponse::default() };
+        health.seen.send_replace(Some(Arc::new([("rooms".to_owned(), Ok(well))].into())));
+        assert_eq!(health.overview(false).await.overall_status, "healthy");
+        for _ in 0..5 {
+            health.ask("rooms").await.expect_err("it has no address");
+        }
+        let told = health.overview(false).await;
+        assert_eq!(told.services["rooms"].status, "healthy", "as it said itself");
+        assert!(told.circuit_breakers["rooms"].open);
+        assert_eq!(told.overall_status, "degraded");
+        health.reset("rooms").expect("closed");
+        assert_eq!(health.overview(false).await.overall_status, "healthy");
+    }
+}

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Connection, Endpoint};
 use super::{deadline, failure};
 use crate::Context;
 
@@ -51,9 +51,9 @@ pub(super) struct Fault {
     pub(super) unprocessed: bool,
     /// The upstream's own failure, not the request's.
     pub(super) blame: bool,
-    /// There was no answer in time, which may be for the request: it took too long. It is its endpoint's failure, and the
-    /// upstream's where that shows no sign of life.
-    pub(super) late: bool,
+    /// Where no answer came in time, which may be for the request: it took too long. It is its endpoint's failure, and the
+    /// upstream's where this connection shows no sign of life.
+    pub(super) silent: Option<Connection>,
     pub(super) endpoint: Option<Arc<Endpoint>>,
 }
 
@@ -149,20 +149,21 @@ impl Fault {
     }
 
     pub(super) fn of_body(error: Status) -> Self {
-        Self { error, unprocessed: false, blame: false, late: false, endpoint: None }
+        Self { error, unprocessed: false, blame: false, silent: None, endpoint: None }
     }
 
     pub(super) fn unprocessed(error: Error, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: error.into(), unprocessed: true, blame: true, late: false, endpoint }
+        Self { error: error.into(), unprocessed: true, blame: true, silent: None, endpoint }
     }
 
     /// It could not be sent in time.
     pub(super) fn unsent(upstream: &str, fair: bool, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: failure::late(upstream).into(), unprocessed: false, blame: fair, late: false, endpoint }
+        Self { error: failure::late(upstream).into(), unprocessed: false, blame: fair, silent: None, endpoint }
     }
 
-    /// It was not answered in time.
-    pub(super) fn late(upstream: &str, fair: bool, endpoint: Option<Arc<Endpoint>>) -> Self {
-        Self { error: failure::late(upstream).into(), unprocessed: false, blame: false, late: fair, endpoint }
+    /// It was not answered in time over this connection.
+    pub(super) fn late(upstream: &str, silent: Option<Connection>, endpoint: Arc<Endpoint>) -> Self {
+        let error = failure::late(upstream).into();
+        Self { error, unprocessed: false, blame: false, silent, endpoint: Some(endpoint) }
     }
 }

@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 
 use super::answer::{Answer, Call};
 use super::balance::Balancer;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Permit};
 use super::endpoint::{Connection, Endpoint, Lease};
 use super::outgoing::{Fault, Outgoing, Payload, for_once};
 use super::retry::{self, Budget, Pushback};
@@ -138,17 +138,16 @@ impl Upstream {
                     (Ok((response, lease)), false, true, pushback)
                 }
                 Err(fault) => {
-                    // a trial that is not answered has not shown that the upstream is well
-                    if fault.blame || (fault.late && permit.is_trial()) {
-                        permit.tell(false, Instant::now());
-                    } else {
-                        drop(permit);
-                    }
                     if let (Some(endpoint), Some(balancer)) = (fault.endpoint, &self.balancer) {
-                        if fault.blame || fault.late {
+                        if fault.blame || fault.silent.is_some() {
                             balancer.report(&endpoint, false);
                         }
                         tried.push(endpoint);
+                    }
+                    match fault.silent {
+                        Some(connection) => self.judge(permit, connection),
+                        None if fault.blame => permit.tell(false, Instant::now()),
+                        None => drop(permit),
                     }
                     let unavailable = fault.error.code() == tonic::Code::Unavailable;
                     let pushback = if unavailable { Pushback::Silent } else { Pushback::Never };
@@ -219,7 +218,8 @@ impl Upstream {
         match timeout_at(outgoing.deadline, work).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(never)) => match never {},
-            Err(_) => Err(Fault::late(&self.name, outgoing.fair, None)),
+            // it lives as long as we do
+            Err(_) => Err(Fault::of_request(failure::late(&self.name))),
         }
     }
 
@@ -259,7 +259,7 @@ impl Upstream {
             Err(error) => {
                 connection.broken();
                 let error = failure::lost(&self.name, error).into();
-                return Err(Fault { error, unprocessed: true, blame: false, late: false, endpoint: Some(endpoint) });
+                return Err(Fault { error, unprocessed: true, blame: false, silent: None, endpoint: Some(endpoint) });
             }
         };
         match timeout_at(outgoing.deadline, sent.answer()).await {
@@ -290,27 +290,25 @@ impl Upstream {
                     endpoint.doubt();
                 }
                 let error = failure::lost(&self.name, error).into();
-                Err(Fault { error, unprocessed, blame: first && !unprocessed, late: false, endpoint: Some(endpoint) })
+                Err(Fault { error, unprocessed, blame: first && !unprocessed, silent: None, endpoint: Some(endpoint) })
             }
             Err(_) => {
                 connection.silent();
-                if outgoing.fair {
-                    self.blame_the_dead(connection);
-                }
-                Err(Fault::late(&self.name, outgoing.fair, Some(endpoint)))
+                Err(Fault::late(&self.name, outgoing.fair.then_some(connection), endpoint))
             }
         }
     }
 }
 
 impl Upstream {
-    /// Counts a call that was not answered in time as a failure where the connection is dead: a peer that lives was asked for
-    /// too much, perhaps by one caller, and others must not be refused for it.
-    fn blame_the_dead(&self, connection: Connection) {
-        let (breaker, patience) = (Arc::clone(&self.breaker), self.rules.connect_timeout);
+    /// Counts a call that was not answered in time: as a failure where its connection is dead. A peer that lives was asked for
+    /// too much, perhaps by one caller, and others must not be refused for it; so it has passed a trial.
+    fn judge(&self, permit: Permit, connection: Connection) {
+        let patience = self.rules.connect_timeout;
         tokio::spawn(async move {
-            if !connection.sender.shows_life(patience).await {
-                breaker.broke(Instant::now());
+            let lives = connection.sender.shows_life(patience).await;
+            if !lives || permit.is_trial() {
+                permit.tell(lives, Instant::now());
             }
         });
     }

@@ -258,6 +258,26 @@ async fn f34_the_breaker_opens_tries_again_and_closes() {
 }
 
 #[tokio::test]
+async fn a_trial_that_takes_too_long_closes_the_breaker_where_the_upstream_lives() {
+    let asked = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let fake = Fake::new(move |_| {
+        let ill = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 5;
+        async move { if ill { tonic::Status::unavailable("ill").into_http() } else { std::future::pending().await } }
+    });
+    let running = fake.listen().await;
+    let mesh = edge(&[("devices", vec![running.address])], Resilience { retries: 0, ..quick() });
+    for _ in 0..5 {
+        get_device(&mesh).await.expect_err("ill");
+    }
+    assert_eq!(breaker(&mesh, "devices").mode, BreakerMode::Open);
+    tokio::time::sleep(quick().breaker_pause * 2).await;
+    let context = Context { deadline: Some(Instant::now() + Duration::from_millis(1500)), ..Context::default() };
+    let late = Context::scope(context, get_device(&mesh)).await.expect_err("no answer");
+    assert_eq!((late.code(), fake.asked()), (Code::DeadlineExceeded, 6));
+    eventually("it is closed", || async { breaker(&mesh, "devices").mode == BreakerMode::Closed }).await;
+}
+
+#[tokio::test]
 async fn a_reset_closes_the_breaker_at_once() {
     let fake = Fake::well();
     let address = refusing().await;
