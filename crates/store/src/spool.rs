@@ -218,6 +218,13 @@ impl Spool {
         Ok(accepted)
     }
 
+    /// Gives up the oldest call that waits for a service, to make room; `None` = none waits.
+    pub async fn give_up(&self, target: &str) -> Result<Option<Kept>> {
+        let Some(oldest) = self.first(target).await?.into_iter().next() else { return Ok(None) };
+        self.settle(&oldest, Fate::Expired, Vec::new()).await?;
+        Ok(Some(oldest))
+    }
+
     /// The receipt of a call of this tenant.
     pub async fn receipt(&self, scope: &Scope, receipt_id: &str) -> Result<Option<Receipt>> {
         let mut read = self.store.read(scope).await?;
@@ -359,7 +366,10 @@ impl Spool {
                 .await?;
         }
         tx.commit().await?;
-        if let Some(line) = self.lines.lock().get_mut(&kept.call.target) {
+        // given up meanwhile: it is counted already
+        if settled == 1
+            && let Some(line) = self.lines.lock().get_mut(&kept.call.target)
+        {
             line.backlog = Backlog { calls: line.backlog.calls.saturating_sub(1), oldest: kept.accepted };
         }
         Ok(())
@@ -418,6 +428,15 @@ async fn survey(read: &mut Read) -> Result<BTreeMap<String, Backlog>> {
     let backlog =
         |row: &Row| Ok((row.get("target")?, Backlog { calls: row.get::<u64>("calls")?, oldest: row.get("oldest")? }));
     rows.iter().map(backlog).collect()
+}
+
+/// Whether a call that failed so is worth another attempt: its service is away or busy, or nobody knows what became of it.
+pub fn passes(error: &Error) -> bool {
+    match error.code() {
+        Code::Unavailable | Code::Timeout | Code::Conflict => true,
+        Code::Exhausted => error.retry_after().is_some(),
+        _ => false,
+    }
 }
 
 impl Kept {

@@ -9,6 +9,7 @@ use sensormesh_store::{Entry, Store};
 use sensormesh_types::{Caller, Clock, Error, Result, mask, page, time};
 use tonic::{Request, Response, Status};
 
+use crate::aside::Aside;
 use crate::connection::{Connection, Settings};
 use crate::db;
 
@@ -26,11 +27,13 @@ const FIXED: &[&str] = &[
     "dropped",
     "last_time",
     "device_ids",
+    "spooled",
 ];
 
 /// Answers the contract's calls.
 pub struct Api {
     pub(crate) connections: Vec<Arc<Connection>>,
+    pub(crate) aside: Aside,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
 }
@@ -44,6 +47,10 @@ impl Api {
         self.connections.iter().filter(|connection| caller.scope.admits(&connection.tenant, ""))
     }
 
+    fn describe(&self, connection: &Connection) -> proto::Connection {
+        connection.describe(self.aside.waiting(connection), self.clock.now_nanos())
+    }
+
     fn list(&self, caller: &Caller, request: &proto::ListConnectionsRequest) -> Result<proto::ListConnectionsResponse> {
         let size = page::size(request.page_size, 100, 1000)? as usize;
         let query = format!("connections/{}", caller.tenant());
@@ -53,9 +60,8 @@ impl Api {
         let more = connections.len() > size;
         connections.truncate(size);
         let next_page_token = connections.last().filter(|_| more).map(|last| page::token(&query, last.id));
-        let now = self.clock.now_nanos();
         Ok(proto::ListConnectionsResponse {
-            connections: connections.iter().map(|connection| connection.describe(now)).collect(),
+            connections: connections.iter().map(|connection| self.describe(connection)).collect(),
             next_page_token: next_page_token.unwrap_or_default(),
         })
     }
@@ -86,7 +92,7 @@ impl Api {
             self.save(caller, connection, settings).await?;
             connection.set(settings);
         }
-        Ok(proto::UpdateConnectionResponse { connection: Some(connection.describe(self.clock.now_nanos())) })
+        Ok(proto::UpdateConnectionResponse { connection: Some(self.describe(connection)) })
     }
 
     async fn save(&self, caller: &Caller, connection: &Connection, settings: Settings) -> Result<()> {
@@ -120,7 +126,7 @@ impl AdaptersService for Api {
         request: Request<proto::GetConnectionRequest>,
     ) -> Result<Response<proto::GetConnectionResponse>, Status> {
         let caller = sensormesh_mesh::caller(&request)?;
-        let connection = self.find(caller, &request.get_ref().connection_id)?.describe(self.clock.now_nanos());
+        let connection = self.describe(self.find(caller, &request.get_ref().connection_id)?);
         Ok(Response::new(proto::GetConnectionResponse { connection: Some(connection) }))
     }
 

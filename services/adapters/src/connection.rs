@@ -8,7 +8,7 @@ use sensormesh_proto::adapters::v1 as proto;
 use sensormesh_types::{Error, Result, time};
 use tokio::sync::{Notify, watch};
 
-use crate::queue::{Batch, Queue, Value};
+use crate::queue::{Batch, Counts, Queue, Value};
 use crate::source::{Catalog, Description, Measured};
 
 /// The shortest interval of reading.
@@ -168,6 +168,44 @@ impl Connection {
         Some((batch, id))
     }
 
+    /// Readings in whole batches from the oldest on, about `most`, and the number of the last batch: sensor, nanoseconds since
+    /// the Unix epoch, value. `None` = nothing waits.
+    pub fn oldest(&self, most: usize) -> Option<(u64, Vec<(String, i64, f64)>)> {
+        let state = self.state.lock();
+        let mut through = None;
+        let mut readings = Vec::new();
+        for batch in state.queue.oldest_batches(most) {
+            through = Some(batch.number);
+            let named = |value: &Value| Some((state.catalog.get(value.sensor)?.id.clone(), batch.time, value.value));
+            readings.extend(batch.values.iter().filter_map(named));
+        }
+        through.map(|through| (through, readings))
+    }
+
+    /// When the oldest reading that waits was taken, nanoseconds since the Unix epoch.
+    pub fn oldest_time(&self) -> Option<i64> {
+        self.state.lock().queue.oldest()
+    }
+
+    /// Notes that the batches up to `number` wait on the disk.
+    pub fn put_aside(&self, number: u64) {
+        self.state.lock().queue.put_aside(number);
+    }
+
+    /// Notes that readings that waited on the disk were given up.
+    pub fn gave_up(&self, readings: u64) {
+        self.state.lock().queue.settled(Counts { dropped: readings, ..Counts::default() });
+    }
+
+    /// Notes that readings that waited on the disk are durable or were refused.
+    pub fn settled(&self, delivered: u64, refused: u64, now: i64) {
+        let mut state = self.state.lock();
+        state.queue.settled(Counts { delivered, refused, dropped: 0 });
+        if delivered > 0 {
+            state.last = Some(now);
+        }
+    }
+
     /// Notes that every batch up to `number` is durable, save `refused` of their readings.
     pub fn acknowledge(&self, number: u64, refused: u64, now: i64) {
         let mut state = self.state.lock();
@@ -192,8 +230,8 @@ impl Connection {
         }
     }
 
-    /// How it is set and how it does, at a time in nanoseconds since the Unix epoch.
-    pub fn describe(&self, now: i64) -> proto::Connection {
+    /// How it is set and how it does, at a time in nanoseconds since the Unix epoch. `aside` = calls of it on the disk.
+    pub fn describe(&self, aside: u64, now: i64) -> proto::Connection {
         let settings = *self.settings.borrow();
         let state = self.state.lock();
         let counts = state.queue.counts();
@@ -202,7 +240,7 @@ impl Connection {
             adapter: self.adapter.to_owned(),
             enabled: settings.enabled,
             interval: Some(time::from_duration(settings.interval)),
-            state: state.condition(settings.enabled, now) as i32,
+            state: state.condition(settings.enabled, aside > 0, now) as i32,
             error: state.unreadable.clone().or_else(|| state.undelivered.clone()).unwrap_or_default(),
             delivered: counts.delivered,
             refused: counts.refused,
@@ -210,13 +248,14 @@ impl Connection {
             dropped: counts.dropped,
             last_time: state.last.map(time::from_nanos),
             device_ids: vec![self.device.to_owned()],
+            spooled: aside,
         }
     }
 }
 
 impl State {
-    fn condition(&self, enabled: bool, now: i64) -> proto::ConnectionState {
-        let late = self.queue.oldest().is_some_and(|oldest| now.saturating_sub(oldest) > USUAL_DELAY);
+    fn condition(&self, enabled: bool, aside: bool, now: i64) -> proto::ConnectionState {
+        let late = aside || self.queue.oldest().is_some_and(|oldest| now.saturating_sub(oldest) > USUAL_DELAY);
         if !enabled {
             proto::ConnectionState::Off
         } else if self.unreadable.is_some() {
@@ -247,7 +286,7 @@ mod tests {
     #[test]
     fn its_state_follows_what_happens_to_it() {
         let connection = connection(&["m.a"]);
-        let state = |now: i64| S::try_from(connection.describe(now).state).expect("state");
+        let state = |now: i64| S::try_from(connection.describe(0, now).state).expect("state");
         connection.take(0, &measured(&["m.a"]));
         assert_eq!(state(1), S::Waiting);
         connection.delivering();
@@ -256,23 +295,23 @@ mod tests {
         connection.acknowledge(1, 0, 5);
         assert_eq!(state(USUAL_DELAY + 1), S::Running);
         connection.not_delivering(Some("telemetry is down".into()));
-        assert_eq!((state(2), connection.describe(2).error), (S::Waiting, "telemetry is down".to_owned()));
+        assert_eq!((state(2), connection.describe(0, 2).error), (S::Waiting, "telemetry is down".to_owned()));
         connection.unreadable("no sensors");
-        assert_eq!((state(2), connection.describe(2).error), (S::Failed, "no sensors".to_owned()));
+        assert_eq!((state(2), connection.describe(0, 2).error), (S::Failed, "no sensors".to_owned()));
         connection.set(Settings { enabled: false, interval: Duration::from_secs(2) });
         assert_eq!(state(2), S::Off);
-        assert_eq!(connection.describe(2).delivered, 1);
+        assert_eq!(connection.describe(0, 2).delivered, 1);
     }
 
     #[test]
     fn everything_waits_until_the_first_sensors_are_registered() {
         let connection = connection(&[]);
         connection.take(0, &measured(&["m.a", "m.b"]));
-        assert_eq!(connection.describe(0).waiting, 2);
+        assert_eq!(connection.describe(0, 0).waiting, 2);
         assert_eq!(connection.unregistered().len(), 2);
         connection.registered(["m.a".to_owned(), "m.b".to_owned()]);
         connection.take(1, &measured(&["m.a", "m.new"]));
-        assert_eq!(connection.describe(1).waiting, 3);
+        assert_eq!(connection.describe(0, 1).waiting, 3);
         assert_eq!(connection.unregistered().len(), 1);
     }
 

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use crate::aside::Aside;
 use crate::connection::Connection;
 use crate::{db, source};
 
@@ -33,6 +34,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// How often a refusal right after registration is not believed: telemetry hears of new sensors a little later.
 const DOUBTS: u32 = 6;
+/// Readings that have waited for so long, nanoseconds, go to the disk.
+const PUT_ASIDE_AFTER: i64 = 10_000_000_000;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Delivery {
     connection: Arc<Connection>,
+    aside: Aside,
     devices: DevicesServiceClient<Way>,
     telemetry: TelemetryServiceClient<Way>,
     store: Store,
@@ -73,15 +77,15 @@ impl Delivery {
     /// Delivers for `connection`, whose device and room are these.
     pub fn new(
         connection: Arc<Connection>,
+        aside: Aside,
         mesh: &Mesh,
         store: Store,
-        device: Device,
-        room: &'static str,
+        (device, room): (Device, &'static str),
         interval: Duration,
     ) -> Result<Self> {
         let (devices, telemetry) = (mesh.client()?, mesh.client()?);
         let clock = mesh.clock().clone();
-        Ok(Self { connection, devices, telemetry, store, clock, device, room, interval })
+        Ok(Self { connection, aside, devices, telemetry, store, clock, device, room, interval })
     }
 
     /// Delivers until stopping is asked for.
@@ -102,6 +106,12 @@ impl Delivery {
                 }
                 continue;
             }
+            self.put_aside(PUT_ASIDE_AFTER).await?;
+            if self.aside.holds(&self.connection) {
+                // they were read earlier
+                shutdown.cut(tokio::time::sleep(SHORTEST_PAUSE)).await;
+                continue;
+            }
             let mut progressed = false;
             let ended = self.session(&shutdown, &mut progressed).await;
             if progressed {
@@ -119,6 +129,16 @@ impl Delivery {
             let jitter = 0.75 + random::fraction() / 2.0;
             shutdown.cut(tokio::time::sleep(pause.mul_f64(jitter))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.put_aside(0).await
+    }
+
+    /// Moves what waits to the disk where some of it has waited for so long, nanoseconds. Until `devices` has answered for any
+    /// sensor, telemetry would not know them.
+    async fn put_aside(&self, age: i64) -> Result<()> {
+        let before = self.clock.now_nanos().saturating_sub(age);
+        if self.connection.knows_any() && self.connection.oldest_time().is_some_and(|oldest| oldest <= before) {
+            self.aside.take(&self.connection).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Readings on their way: in batches, in memory, within a bound, until telemetry has acknowledged them.
+//! Readings on their way: in batches, in memory, within a bound, until telemetry has acknowledged them or they are put aside.
 
 use std::collections::VecDeque;
 
@@ -83,17 +83,44 @@ impl Queue {
     /// Takes out every batch up to `number`: they are durable, save `refused` of their readings. Returns how many
     /// readings are durable.
     pub fn acknowledge(&mut self, number: u64, refused: u64) -> u64 {
-        let mut durable = 0u64;
-        while self.waiting.front().is_some_and(|batch| batch.number <= number) {
-            if let Some(batch) = self.waiting.pop_front() {
-                self.readings -= batch.values.len();
-                durable += batch.values.len() as u64;
-            }
-        }
+        let durable = self.take_out(number);
         let refused = refused.min(durable);
         self.counts.refused += refused;
         self.counts.delivered += durable - refused;
         durable - refused
+    }
+
+    /// How many readings were in the batches up to `number`, which wait no longer.
+    fn take_out(&mut self, number: u64) -> u64 {
+        let mut readings = 0;
+        while self.waiting.front().is_some_and(|batch| batch.number <= number) {
+            if let Some(batch) = self.waiting.pop_front() {
+                readings += batch.values.len();
+            }
+        }
+        self.readings -= readings;
+        readings as u64
+    }
+
+    /// Whole batches from the oldest on, at least one and no more than `most` readings where there are several.
+    pub fn oldest_batches(&self, most: usize) -> impl Iterator<Item = &Batch> {
+        let mut readings = 0;
+        self.waiting.iter().enumerate().map_while(move |(place, batch)| {
+            readings += batch.values.len();
+            (place == 0 || readings <= most).then_some(batch)
+        })
+    }
+
+    /// Takes out every batch up to `number`: they wait elsewhere.
+    pub fn put_aside(&mut self, number: u64) {
+        let _ = self.take_out(number);
+    }
+
+    /// Counts what waited elsewhere and is settled.
+    pub fn settled(&mut self, more: Counts) {
+        self.counts.delivered += more.delivered;
+        self.counts.refused += more.refused;
+        self.counts.dropped += more.dropped;
     }
 
     /// How many readings wait.
@@ -161,6 +188,17 @@ mod tests {
         queue.acknowledge(9, 0);
         assert!(queue.is_empty());
         assert_eq!(queue.counts().delivered, 9);
+    }
+
+    #[test]
+    fn what_is_put_aside_goes_in_whole_batches_and_counts_when_it_is_settled() {
+        let mut queue = queue(100, &[4, 4, 4]);
+        let numbers = |queue: &Queue, most| queue.oldest_batches(most).map(|batch| batch.number).collect::<Vec<_>>();
+        assert_eq!((numbers(&queue, 8), numbers(&queue, 3), numbers(&queue, 11)), (vec![1, 2], vec![1], vec![1, 2]));
+        queue.put_aside(2);
+        assert_eq!((queue.len(), queue.counts()), (4, Counts::default()));
+        queue.settled(Counts { delivered: 7, refused: 1, dropped: 0 });
+        assert_eq!(queue.counts(), Counts { delivered: 7, refused: 1, dropped: 0 });
     }
 
     #[test]

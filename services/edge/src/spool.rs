@@ -10,7 +10,7 @@ use sensormesh_mesh::server::ACCEPTED_TIME;
 use sensormesh_mesh::{Context, Mesh, Shutdown};
 use sensormesh_proto::edge::v1 as proto;
 use sensormesh_store::Store;
-use sensormesh_store::spool::{Backlog, Delivery, Fate, Kept, Receipt, Spool};
+use sensormesh_store::spool::{Backlog, Delivery, Fate, Kept, Receipt, Spool, passes};
 use sensormesh_types::{Error, Result, time};
 use tonic::{Code, Status};
 
@@ -87,20 +87,11 @@ async fn deliver(mesh: &Mesh, kept: &Kept) -> Delivery {
     };
     match answered.await {
         Ok(answer) => Delivery::Delivered(answer.into()),
-        Err(status) if passes(&status) => Delivery::Later,
+        Err(status) if passes(&status.clone().into()) => Delivery::Later,
         Err(status) => {
             tracing::warn!(service = kept.call.target, method = kept.call.method, error = status.message(), "refused");
             Delivery::Refused(encoded(&status))
         }
-    }
-}
-
-/// Whether a call is worth another attempt: its service is away or busy, or nobody knows what became of it.
-fn passes(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => true,
-        Code::ResourceExhausted => Error::from(status.clone()).retry_after().is_some(),
-        _ => false,
     }
 }
 
@@ -186,10 +177,11 @@ mod tests {
 
     #[test]
     fn a_full_service_is_asked_again_and_a_refusal_stands() {
-        assert!(passes(&Status::unavailable("away")));
-        assert!(passes(&Error::exhausted("OVERLOADED", "busy", Duration::from_secs(1)).into()));
-        assert!(!passes(&Status::resource_exhausted("too long")));
-        assert!(!passes(&Status::invalid_argument("no value")));
+        let is = |status: Status| passes(&status.into());
+        assert!(is(Status::unavailable("away")) && is(Status::cancelled("given up")));
+        assert!(is(Error::exhausted("OVERLOADED", "busy", Duration::from_secs(1)).into()));
+        assert!(!is(Status::resource_exhausted("too long")));
+        assert!(!is(Status::invalid_argument("no value")));
         let status = Status::from(Error::invalid("value", "must be finite"));
         let back = tonic_types::pb::Status::decode(encoded(&status).as_slice()).expect("a status");
         assert_eq!((back.code, back.message.as_str()), (3, status.message()));

@@ -112,3 +112,44 @@ pub async fn readings_wait_until_the_registry_answers(engine: Engine) {
     system.start().await;
     until("more", || async { system.telemetry.stored().len() > before }).await;
 }
+
+pub async fn what_waits_is_on_the_disk_over_a_restart_and_delivered_in_order(engine: Engine) {
+    let mut system = System::started(engine, host()).await;
+    until("a batch", || async { !system.telemetry.stored().is_empty() }).await;
+    system.telemetry.dead.store(true, Ordering::SeqCst);
+    let user = system.user(Role::Viewer);
+    until("readings wait", || async { user.host().await.waiting > 0 }).await;
+    let waited = system.telemetry.stored().len();
+    system.stop().await;
+    system.start().await;
+    let user = system.user(Role::Viewer);
+    until("they are still there", || async { user.host().await.spooled > 0 }).await;
+    let shown = user.host().await;
+    assert_eq!((shown.state, shown.dropped, shown.delivered), (State::Waiting as i32, 0, 0));
+    until("why", || async { !user.host().await.error.is_empty() }).await;
+    system.telemetry.dead.store(false, Ordering::SeqCst);
+    until("running", || async { user.host().await.state == State::Running as i32 }).await;
+    until("more", || async { system.telemetry.stored().last().is_some_and(|batch| batch.number > 0) }).await;
+    let shown = user.host().await;
+    assert_eq!((shown.spooled, shown.refused, shown.dropped), (0, 0, 0));
+    assert!(shown.delivered > 0);
+    let stored = system.telemetry.stored();
+    assert!(stored[waited..].iter().any(|batch| batch.number == 0), "from the disk");
+    assert!(stored.windows(2).all(|pair| pair[0].time < pair[1].time), "in order, once: {stored:?}");
+}
+
+pub async fn readings_that_wait_for_long_go_to_the_disk_and_the_oldest_are_given_up_for_want_of_room(engine: Engine) {
+    let mut system = System::started(engine, Config { spool_bytes: 4_000, ..host() }).await;
+    until("a batch", || async { !system.telemetry.stored().is_empty() }).await;
+    system.telemetry.dead.store(true, Ordering::SeqCst);
+    let user = system.user(Role::Viewer);
+    while user.host().await.dropped == 0 {
+        until("readings wait", || async { user.host().await.waiting > 0 }).await;
+        system.ahead(Duration::from_secs(11));
+        until("they go to the disk", || async { user.host().await.waiting == 0 }).await;
+    }
+    assert!(user.host().await.spooled > 0, "{:?}", user.host().await);
+    system.telemetry.dead.store(false, Ordering::SeqCst);
+    until("the rest is delivered", || async { user.host().await.spooled == 0 }).await;
+    system.stop().await;
+}

@@ -54,6 +54,30 @@ impl FakeTelemetry {
         self.state.lock().stored.clone()
     }
 
+    /// Rows, in one call: they are stored as batches without a number, one for each time.
+    fn take_rows(
+        &self,
+        request: telemetry::IngestReadingsRequest,
+    ) -> Result<telemetry::IngestReadingsResponse, Status> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Err(gone());
+        }
+        let mut state = self.state.lock();
+        let accepted = request.readings.len() as u32;
+        for reading in request.readings {
+            let time = sensormesh_types::time::to_nanos(&reading.time.expect("a time")).expect("in range");
+            let value = (reading.sensor_id, reading.value.expect("a value"));
+            match state.stored.last_mut() {
+                Some(last) if last.time == time => last.readings.push(value),
+                _ => {
+                    let id = request.batch_id.clone();
+                    state.stored.push(Stored { number: 0, id, time, readings: vec![value] });
+                }
+            }
+        }
+        Ok(telemetry::IngestReadingsResponse { accepted, ..Default::default() })
+    }
+
     fn take(&self, message: Message, taken: &mut usize) -> Result<Option<telemetry::IngestStreamResponse>, Status> {
         if self.dead.load(Ordering::SeqCst) {
             return Err(gone());
@@ -113,6 +137,13 @@ macro_rules! unimplemented_telemetry {
                 Err(Status::unimplemented("not faked"))
             })*
 
+            async fn ingest_readings(
+                &self,
+                request: Request<telemetry::IngestReadingsRequest>,
+            ) -> Result<Response<telemetry::IngestReadingsResponse>, Status> {
+                Ok(Response::new(self.take_rows(request.into_inner())?))
+            }
+
             async fn ingest_stream(
                 &self,
                 request: Request<tonic::Streaming<telemetry::IngestStreamRequest>>,
@@ -148,7 +179,6 @@ macro_rules! unimplemented_telemetry {
 
 unimplemented_telemetry! {
     delete_readings(DeleteReadingsRequest) -> telemetry::DeleteReadingsResponse;
-    ingest_readings(IngestReadingsRequest) -> telemetry::IngestReadingsResponse;
     ingest_reading(IngestReadingRequest) -> telemetry::IngestReadingResponse;
     list_readings(ListReadingsRequest) -> telemetry::ListReadingsResponse;
     stream_readings(StreamReadingsRequest) -> Self::StreamReadingsStream;

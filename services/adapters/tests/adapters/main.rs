@@ -34,4 +34,6 @@ on_both_engines!(
     connections::without_the_host_there_is_no_connection,
     connections::nothing_is_lost_or_doubled_while_telemetry_comes_and_goes,
     connections::readings_wait_until_the_registry_answers,
+    connections::what_waits_is_on_the_disk_over_a_restart_and_delivered_in_order,
+    connections::readings_that_wait_for_long_go_to_the_disk_and_the_oldest_are_given_up_for_want_of_room,
 );

@@ -56,7 +56,7 @@ pub fn host() -> Config {
 impl System {
     /// A system that is not started yet.
     pub async fn new(engine: Engine, config: Config) -> Self {
-        let (registry, clock) = (LocalRegistry::new(), Clock::system());
+        let (registry, clock) = (LocalRegistry::new(), Clock::ahead(0));
         let dir = tempfile::tempdir().expect("directory");
         let url = match engine {
             Engine::Sqlite => format!("sqlite:{}", dir.path().join("adapters.db").display()),
@@ -110,6 +110,11 @@ impl System {
         let (shutdown, running) = self.adapters.take().expect("it runs");
         shutdown.request();
         running.stopped().await;
+    }
+
+    /// Lets time pass on everybody's clock.
+    pub fn ahead(&self, by: Duration) {
+        self.clock.advance(by);
     }
 
     /// A client that calls as a user.
