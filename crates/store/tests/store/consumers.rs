@@ -14,20 +14,20 @@ use super::places;
 
 /// A followed log of numbers that misbehaves as told.
 #[derive(Clone, Default)]
-struct Numbers {
-    log: Arc<Mutex<Vec<i64>>>,
+pub(crate) struct Numbers {
+    pub(crate) log: Arc<Mutex<Vec<i64>>>,
     /// Ends each stream after so many messages.
-    cut: usize,
+    pub(crate) cut: usize,
     /// A number that can never be applied.
-    poison: Option<i64>,
+    pub(crate) poison: Option<i64>,
     /// Whether applying the poison panics instead of failing.
-    panics: bool,
+    pub(crate) panics: bool,
     /// Never returns from applying, after everything is written.
-    hangs: bool,
+    pub(crate) hangs: bool,
     /// Cursors below this are gone.
-    trimmed: Arc<AtomicUsize>,
-    opened: Arc<AtomicUsize>,
-    resets: Arc<AtomicUsize>,
+    pub(crate) trimmed: Arc<AtomicUsize>,
+    pub(crate) opened: Arc<AtomicUsize>,
+    pub(crate) resets: Arc<AtomicUsize>,
 }
 
 impl Projection for Numbers {
@@ -83,7 +83,7 @@ impl Projection for Numbers {
 }
 
 /// What was applied how often, by number.
-async fn applied(store: &Store) -> Vec<(i64, i64)> {
+pub(crate) async fn applied(store: &Store) -> Vec<(i64, i64)> {
     let mut read = store.read(&Scope::system()).await.expect("read");
     let rows = read.query("SELECT id, n FROM thing").fetch_all().await.expect("rows");
     let mut all: Vec<(i64, i64)> = rows
@@ -167,7 +167,7 @@ async fn a_cursor_that_is_gone_starts_again_from_a_snapshot() {
     }
 }
 
-async fn letters(store: &Store) -> Vec<i64> {
+pub(crate) async fn letters(store: &Store) -> Vec<i64> {
     let mut read = store.read(&Scope::system()).await.expect("read");
     let rows = read.query("SELECT message FROM dead_letter ORDER BY id").fetch_all().await.expect("rows");
     let number = |bytes: Vec<u8>| i64::from_le_bytes(bytes.try_into().expect("eight bytes"));

@@ -8,6 +8,7 @@ mod faults;
 mod keeping;
 mod log;
 mod schema;
+mod simulation;
 mod spool;
 mod tenants;
 mod unclean;
