@@ -95,11 +95,13 @@ struct Doubt<T> {
 
 impl<P: Projection> Consumer<P> {
     pub(crate) async fn load(store: &Store, name: &'static str, projection: P) -> Result<Self> {
-        let mut read = store.read(&Scope::system()).await?;
+        // with the connection that writes, so that a commit on its way, of one who was here before, is seen
+        let mut tx = store.tx(&Scope::system()).await?;
         let count = "SELECT COUNT(*) AS n FROM dead_letter WHERE consumer = $1";
-        let letters = read.query(count).bind(name).fetch_one().await?.get::<u64>("n")?;
+        let letters = tx.query(count).bind(name).fetch_one().await?.get::<u64>("n")?;
         store.note_consumer(name, |state| state.dead_letters = letters);
-        let cursor = stored_cursor(&mut read, name).await?;
+        let cursor = stored_cursor(&mut tx, name).await?;
+        drop(tx);
         let stored = (Instant::now(), cursor.clone());
         let lead = Lead::new(store, name);
         Ok(Self { store: store.clone(), name, projection, cursor, stored, in_doubt: None, lead })

@@ -131,7 +131,11 @@ impl Pools {
                 };
                 let tenant = if scope.is_system() { EVERY_TENANT } else { scope.tenant() };
                 let begin = format!("{begin}; SET LOCAL {TENANT_SETTING} = {}", quoted(tenant));
-                postgres.pool().begin_with(AssertSqlSafe(begin)).await.map(Session::Postgres)
+                let pool = postgres.pool();
+                // who stops waiting for a BEGIN that is under way would leave in the pool a connection within a transaction
+                // that nobody ends (transact-rs/sqlx#4393); a task waits to the end
+                let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
+                begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map(Session::Postgres)
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use sensormesh_store::{Config, Migration, State, Store};
+use sensormesh_testkit::chance::Chance;
 use sensormesh_testkit::{postgres, system::eventually};
 use sensormesh_types::{Clock, Code, Result, Scope};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -180,4 +181,24 @@ async fn what_was_acknowledged_is_there_whatever_failed_in_between() {
     assert!(acknowledged.iter().all(|id| kept.contains(id)), "nothing acknowledged is lost");
     let sound = read.query("PRAGMA integrity_check").fetch_one().await.expect("checked");
     assert_eq!(sound.get::<String>("integrity_check").expect("a word"), "ok");
+}
+
+/// A caller that goes away while its transaction begins leaves nothing behind on the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_up_while_a_transaction_begins_leaves_no_transaction_open() {
+    for mut place in places() {
+        place.config.connections = 1;
+        let store = place.open().await;
+        let mut chance = Chance::new("given up");
+        for number in 0..200 {
+            let scope = Scope::system();
+            let begins = store.read(&scope);
+            let patience = Duration::from_micros(chance.draw() % 1_500);
+            drop(tokio::time::timeout(patience, begins).await);
+            let mut tx = store.tx(&Scope::system()).await.expect("tx");
+            let write = "INSERT INTO thing (tenant, id, n) VALUES ('default', $1, 1)";
+            tx.query(write).bind(number.to_string()).execute().await.expect("it may be written");
+            tx.commit().await.expect("committed");
+        }
+    }
 }

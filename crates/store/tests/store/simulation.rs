@@ -144,11 +144,21 @@ async fn every_effect_is_there_once_after_every_random_day() {
         }
         numbers.log.lock().extend(told..told + 5);
         told += 5;
-        running.push(start(place.open().await));
+        if !several {
+            // a SQLite file has one process
+            for killed in running.drain(..) {
+                killed.abort();
+                killed.await.expect_err("killed");
+            }
+        }
+        running.push(start(store.clone()));
         let expected: Vec<(i64, i64)> = (0..told).filter(|n| *n != 7).map(|n| (n, 1)).collect();
         let all = || async { (applied(&store).await == expected).then_some(()) };
         if eventually(LONG, all).await.is_none() {
-            assert_eq!(applied(&store).await, expected, "each once");
+            let found = applied(&store).await;
+            let missing: Vec<_> = expected.iter().filter(|one| !found.contains(one)).collect();
+            let wrong: Vec<_> = found.iter().filter(|one| !expected.contains(one)).collect();
+            panic!("{:?}: missing {missing:?}, wrong {wrong:?}, {:?}", store.engine(), store.consumers());
         }
         assert!(letters(&store).await.iter().all(|n| *n == 7), "nothing else is passed");
         running.iter().for_each(JoinHandle::abort);
@@ -192,7 +202,7 @@ async fn what_is_kept_is_delivered_in_order_or_told_to_have_expired_on_every_ran
     };
     let mut chance = Chance::new("spool");
     for (place, several) in places().into_iter().zip([false, true]) {
-        let clock = Clock::fixed(1_767_225_600_000_000);
+        let clock = Clock::ahead(0);
         let target = Target { chance: Arc::new(Mutex::new(chance.fork(1))), asked: Arc::default() };
         let mut spools = Vec::new();
         for _ in 0..if several { 2 } else { 1 } {
