@@ -20,7 +20,7 @@ def buf(*arguments: str) -> None:
 def deny() -> None:
     if not (shutil.which("cargo-deny") or Path.home().joinpath(".cargo/bin/cargo-deny").exists()):
         say("installing cargo-deny")
-        run("cargo", "install", "--locked", "cargo-deny")
+        run("cargo", "install", "--locked", "--debug", "cargo-deny")  # builds in half the time
     run("cargo", "deny", "check", "licenses", "bans", "sources")
 
 
