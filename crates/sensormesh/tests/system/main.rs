@@ -8,6 +8,7 @@ mod commissioning;
 mod crash;
 mod disk;
 mod failure;
+mod fairness;
 mod faults;
 mod identity;
 mod life;

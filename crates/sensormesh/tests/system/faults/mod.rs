@@ -3,6 +3,7 @@
 
 mod abuse;
 mod clocks;
+mod latency;
 mod links;
 mod order;
 
