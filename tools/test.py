@@ -76,13 +76,15 @@ def main() -> None:
         apt("tests from a second host", "iproute2", "curl")
     with postgres() as url:
         env = {"SENSORMESH_TEST_POSTGRES_URL": url} if url else {}
+        # most tests wait most of the time
+        env["RUST_TEST_THREADS"] = str(max(4, 2 * (os.cpu_count() or 1)))
         say("tests in Rust")
         run("cargo", "test", "--workspace", "--no-fail-fast", "--quiet", env=env)
     say("tests in the browser")
     if not node():
         skip("browser tests", "needs Node.js and npm")
     elif chromium() or apt("browser tests", "chromium"):
-        run("cargo", "build")
+        # with the program that the tests in Rust have built
         dashboard.install()
         run("npm", "test", "--silent", cwd=dashboard.HOME)
     for line in SKIPPED:

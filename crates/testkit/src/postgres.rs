@@ -52,6 +52,10 @@ pub fn url_for_new_database() -> Option<String> {
 pub struct Server {
     /// Its first database.
     pub url: String,
+    /// For `sh`: stops it, until it is started again.
+    pub stop: String,
+    /// For `sh`: starts it again, a moment later.
+    pub start: String,
     child: Child,
 }
 
@@ -80,11 +84,15 @@ impl Server {
             .status()?;
         anyhow::ensure!(initdb.success(), "initdb failed");
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        // `sh` ends the server and removes its folder when this process, which holds its standard input, ends.
+        // `sh` ends the server and removes its folder when this process, which holds its standard input, ends. It starts one that
+        // has ended again unless there is a file `stopped`.
         let script = "postgres=$1; home=$2; port=$3; data=$4; \
+            (while :; do \
             \"$postgres\" -D \"$data\" -p \"$port\" -c listen_addresses=127.0.0.1 -c max_connections=300 \
-            -c fsync=off -c unix_socket_directories=\"$home\" >\"$home/log\" 2>&1 & \
-            server=$!; cat >/dev/null; kill -INT $server; wait $server; rm -rf \"$home\"";
+            -c fsync=off -c unix_socket_directories=\"$home\" >>\"$home/log\" 2>&1 & \
+            server=$!; trap 'kill -INT $server; wait $server; exit' TERM; wait $server; \
+            while [ -e \"$home/stopped\" ]; do sleep 0.1; done; done) & \
+            keeper=$!; cat >/dev/null; kill -TERM $keeper; wait $keeper; rm -rf \"$home\"";
         let child = command(root, Path::new("sh"), &home)
             .args(["-c", script, "sh"])
             .arg(programs.join("postgres"))
@@ -100,7 +108,9 @@ impl Server {
             let mut ready = Command::new(programs.join("pg_isready"));
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
             if ready.status().is_ok_and(|status| status.success()) {
-                return Ok(Self { url, child });
+                let (home, data) = (home.display(), data.display());
+                let stop = format!("touch {home}/stopped; kill -INT $(head -1 {data}/postmaster.pid)");
+                return Ok(Self { url, stop, start: format!("rm {home}/stopped"), child });
             }
             std::thread::sleep(Duration::from_millis(25));
         }

@@ -19,6 +19,7 @@ mod powercut;
 mod readings;
 mod recordings;
 mod replicas;
+mod resilience;
 mod spool;
 mod streams;
 
