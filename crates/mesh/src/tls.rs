@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sensormesh_observability::metrics;
 use sensormesh_types::{Error, Result};
 
 use crate::{Identity, Shutdown};
@@ -43,6 +44,8 @@ struct Inner {
 
 struct Material {
     seen: [Option<SystemTime>; 3],
+    /// From when to when the certificate is good, seconds since the Unix epoch.
+    validity: (i64, i64),
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     roots: Arc<RootCertStore>,
@@ -56,6 +59,7 @@ impl Credentials {
         let name = &identity.service;
         let files = ["ca.pem".to_owned(), format!("{name}.pem"), format!("{name}-key.pem")].map(|file| dir.join(file));
         let material = Material::read(&files, identity)?;
+        material.tell(name);
         Ok(Self(Arc::new(Inner { files, identity: identity.clone(), current: ArcSwap::from_pointee(material) })))
     }
 
@@ -80,12 +84,20 @@ impl Credentials {
         Ok(Arc::new(config))
     }
 
+    /// Which share of the certificate's life is left at a time, seconds since the Unix epoch: 0 to 1.
+    #[allow(clippy::cast_precision_loss)] // of no weight here
+    pub fn life_left(&self, now: i64) -> f64 {
+        let (from, to) = self.0.current.load().validity;
+        ((to - now) as f64 / (to - from).max(1) as f64).clamp(0.0, 1.0)
+    }
+
     /// Reads the files again if they changed. Keeps what it has where the new ones are not good.
     pub fn reload(&self) -> Result<bool> {
         if modified(&self.0.files) == self.0.current.load().seen {
             return Ok(false);
         }
         let material = Material::read(&self.0.files, &self.0.identity)?;
+        material.tell(&self.0.identity.service);
         self.0.current.store(Arc::new(material));
         Ok(true)
     }
@@ -124,6 +136,11 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Material {
+    /// Shows when the certificate ends.
+    fn tell(&self, service: &str) {
+        metrics::certificate_end(service).show(u64::try_from(self.validity.1).unwrap_or_default());
+    }
+
     fn read(files: &[PathBuf; 3], identity: &Identity) -> Result<Material> {
         let seen = modified(files);
         let [ca, certificate, key] = files;
@@ -139,7 +156,7 @@ impl Material {
         let Some(leaf) = chain.first() else {
             return Err(refuse(certificate, std::io::Error::other("holds no certificate")));
         };
-        let found = identity_of(leaf).map_err(|e| refuse(certificate, e))?;
+        let (found, validity) = verify::read(leaf).map_err(|e| refuse(certificate, e))?;
         if found != *identity {
             return Err(refuse(certificate, std::io::Error::other(format!("is for {found}, not for {identity}"))));
         }
@@ -156,7 +173,7 @@ impl Material {
         // a resumed session would show the identity of an earlier certificate
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Material { seen, chain, key: key_der, roots, server: Arc::new(server) })
+        Ok(Material { seen, validity, chain, key: key_der, roots, server: Arc::new(server) })
     }
 }
 

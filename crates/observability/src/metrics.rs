@@ -38,6 +38,8 @@ pub const RETRIES_SUPPRESSED: &str = "sensormesh.mesh.retries.suppressed";
 pub const EJECTIONS: &str = "sensormesh.mesh.ejections";
 /// Calls refused to stay alive, by `service` and `reason`.
 pub const SHED: &str = "sensormesh.mesh.shed";
+/// When a certificate ends, seconds since the Unix epoch, by `service`.
+pub const CERTIFICATE_END: &str = "sensormesh.mesh.certificate.end";
 /// Calls at once that a service takes now, by `service`: it follows how long they take.
 pub const CALLS_LIMIT: &str = "sensormesh.mesh.calls.limit";
 /// Streams open now, by `service` and `side`.
@@ -105,6 +107,7 @@ struct Instruments {
     ejections: OtelCounter<u64>,
     shed: OtelCounter<u64>,
     calls_limit: OtelGauge<u64>,
+    certificate_end: OtelGauge<u64>,
     streams: OtelUpDownCounter<i64>,
     connections: OtelUpDownCounter<i64>,
     task_restarts: OtelCounter<u64>,
@@ -151,6 +154,10 @@ impl Instruments {
             ejections: counter(EJECTIONS, "Endpoints taken out of the rotation after failures."),
             shed: counter(SHED, "Calls refused because a limit was reached."),
             calls_limit: meter.u64_gauge(CALLS_LIMIT).with_description("Calls at once that a service takes.").build(),
+            certificate_end: meter
+                .u64_gauge(CERTIFICATE_END)
+                .with_description("When a service's certificate ends, seconds since the Unix epoch.")
+                .build(),
             streams: level(OPEN_STREAMS, "Streams that are open."),
             connections: level(OPEN_CONNECTIONS, "Connections that are open."),
             task_restarts: counter(TASK_RESTARTS, "Background loops started again after they failed."),
@@ -369,6 +376,11 @@ pub fn shed(service: &'static str, reason: &'static str) -> Counter {
 /// Calls at once that `service` takes.
 pub fn calls_limit(service: &'static str) -> Gauge {
     Gauge(Arc::new(instruments().calls_limit.bind(&[KeyValue::new("service", service)])))
+}
+
+/// When the certificate of `service` ends.
+pub fn certificate_end(service: &str) -> Gauge {
+    Gauge(Arc::new(instruments().certificate_end.bind(&[KeyValue::new("service", service.to_owned())])))
 }
 
 /// Streams open in `service`.

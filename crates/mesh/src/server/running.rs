@@ -20,6 +20,9 @@ use super::{operations, reflection, tasks};
 use crate::service::{Condition, Service, Task};
 use crate::{Mesh, Shutdown, Transport, token};
 
+/// A certificate is renewed when half of its life is over; with less than this left, somebody must look.
+const LIFE_LEFT: f64 = 0.45;
+
 /// The service that makes the tokens everybody else verifies.
 const AUTH: &str = "auth";
 
@@ -80,6 +83,17 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
             std::future::ready(match verifier.age() {
                 Some(_) => Condition::Well,
                 None => Condition::Degraded("the keys to verify tokens with are not known yet".to_owned()),
+            })
+        });
+    }
+    if let Some(credentials) = mesh.0.credentials.clone() {
+        let clock = mesh.clock().clone();
+        service = service.check("certificate", move || {
+            let left = credentials.life_left(clock.now_seconds());
+            std::future::ready(if left >= LIFE_LEFT {
+                Condition::Well
+            } else {
+                Condition::Degraded(format!("{:.0} % of its life are left; it was not renewed in time", left * 100.0))
             })
         });
     }

@@ -18,6 +18,11 @@ use crate::Identity;
 
 /// The identity a certificate names: exactly one URI among its names, and that a SPIFFE id of a service.
 pub(crate) fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity> {
+    read(certificate).map(|(identity, _)| identity)
+}
+
+/// Whose a certificate is, and from when to when it is good, seconds since the Unix epoch.
+pub(super) fn read(certificate: &CertificateDer<'_>) -> Result<(Identity, (i64, i64))> {
     let unreadable = |_| Error::invalid("certificate", "cannot be read");
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|e| unreadable(e.to_string()))?;
     if parsed.is_ca() {
@@ -28,8 +33,9 @@ pub(crate) fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity> 
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
+    let validity = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     match (uris.next(), uris.next()) {
-        (Some(uri), None) => uri.parse(),
+        (Some(uri), None) => Ok((uri.parse()?, validity)),
         _ => Err(Error::invalid("certificate", "must name exactly one SPIFFE id")),
     }
 }

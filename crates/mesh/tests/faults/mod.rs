@@ -4,6 +4,7 @@
 mod abuse;
 mod busy;
 mod calls;
+mod certificates;
 mod conformance;
 mod floods;
 mod latency;

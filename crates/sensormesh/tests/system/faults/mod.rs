@@ -2,6 +2,7 @@
 //! long is ignored here and run by `make test-faults`.
 
 mod abuse;
+mod certificates;
 mod clocks;
 mod latency;
 mod links;
