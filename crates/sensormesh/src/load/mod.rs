@@ -81,7 +81,6 @@ async fn send(sent: LoadSent, to: &LoadTo) -> Result<Report> {
         false => Some(Watch::start(connect(to).await?, &recorder).await?),
     };
     let stop = CancellationToken::new();
-    tokio::spawn(end(sent.duration, stop.clone()));
     let pace = Pace::new(sent.rate, &plan);
     let mut lanes = Vec::new();
     let mut channel = None;
@@ -98,6 +97,7 @@ async fn send(sent: LoadSent, to: &LoadTo) -> Result<Report> {
             tokio::spawn(stream::run(lane, channel))
         });
     }
+    tokio::spawn(end(sent.duration, stop.clone()));
     let began = recorder.at();
     let mut report = Report::new()?;
     for tally in try_join_all(lanes).await? {

@@ -8,7 +8,7 @@ use crate::{both_shapes, start};
 both_shapes!(a_load_is_verified_and_can_be_verified_again, a_load_through_the_edge_is_verified);
 
 async fn load(system: &System, args: &[&str]) -> Value {
-    let args: Vec<&str> = ["load", "--json", "--duration", "700ms"].iter().chain(args).copied().collect();
+    let args: Vec<&str> = ["load", "--json", "--duration", "1s"].iter().chain(args).copied().collect();
     serde_json::from_str(&system.command(&args).await.expect("a clean verdict")).expect("JSON")
 }
 
