@@ -134,6 +134,8 @@ fn postgres_error(code: &str, constraint: &str, error: sqlx::Error) -> (Error, S
             Error::new(Code::Corrupt, "DATABASE_CORRUPT", "the database reports damaged data").caused_by(error),
             Severity::Statement,
         ),
+        // the server lets nobody in: the role, its password, the database is not there, or takes no connections
+        "28000" | "28P01" | "3D000" | "55000" => (unreachable(error), Severity::Connection),
         _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("57P") => {
             (unreachable(error), Severity::Connection)
         }

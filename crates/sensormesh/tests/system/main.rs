@@ -13,6 +13,7 @@ mod faults;
 mod identity;
 mod life;
 mod load;
+mod losses;
 mod network;
 mod operator;
 mod powercut;

@@ -28,7 +28,7 @@ const PORTS: [(&str, u16); 6] =
     [("auth", 1), ("devices", 2), ("telemetry", 3), ("adapters", 4), ("commissioning", 5), ("rooms", 6)];
 
 /// A channel to a service's port, with the certificate of `who` or none.
-fn channel(system: &System, offset: u16, who: Option<&str>) -> Channel {
+pub fn channel(system: &System, offset: u16, who: Option<&str>) -> Channel {
     let pki = system.data_dir().join("pki");
     let read = |name: &str| std::fs::read(Path::new(&pki).join(name)).expect(name);
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("ca.pem"))).domain_name("localhost");
