@@ -6,10 +6,10 @@ use std::time::Duration;
 use prost::Message as _;
 use sensormesh_mesh::{Channel, Mesh, Shutdown};
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
-use sensormesh_proto::telemetry::v1::{IngestReadingsRequest, IngestReadingsResponse, Reading};
+use sensormesh_proto::telemetry::v1::{IngestReadingsRequest, IngestReadingsResponse};
 use sensormesh_store::Store;
 use sensormesh_store::spool::{Call, Delivery, Kept, Spool, SpoolBounds, passes};
-use sensormesh_types::{Clock, Error, Result, Scope, random, time};
+use sensormesh_types::{Clock, Error, Result, Scope, random};
 
 use crate::connection::Connection;
 
@@ -47,15 +47,17 @@ impl Aside {
     /// Takes over what waits in a connection. Where there is no room the oldest are given up.
     pub async fn take(&self, connection: &Connection) -> Result<()> {
         while let Some((through, readings)) = connection.oldest(TOGETHER) {
+            let lost = readings.len() as u64;
+            let request = IngestReadingsRequest { readings, ..IngestReadingsRequest::default() };
             let call = Call {
                 receipt_id: random::id(self.clock.now_micros()),
                 owner: format!("connection:{}", connection.id),
                 target: connection.id.to_owned(),
                 method: METHOD.to_owned(),
-                call: request(&readings).encode_to_vec(),
+                call: request.encode_to_vec(),
             };
             if !self.keep(connection, call).await? {
-                connection.gave_up(readings.len() as u64);
+                connection.gave_up(lost);
             }
             connection.put_aside(through);
         }
@@ -114,16 +116,6 @@ impl Aside {
         }
         delivery
     }
-}
-
-fn request(readings: &[(String, i64, f64)]) -> IngestReadingsRequest {
-    let reading = |(sensor, at, value): &(String, i64, f64)| Reading {
-        sensor_id: sensor.clone(),
-        time: Some(time::from_nanos(*at)),
-        value: Some(*value),
-        ..Reading::default()
-    };
-    IngestReadingsRequest { readings: readings.iter().map(reading).collect(), ..IngestReadingsRequest::default() }
 }
 
 fn decoded(kept: &Kept) -> Result<IngestReadingsRequest> {

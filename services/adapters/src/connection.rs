@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sensormesh_proto::adapters::v1 as proto;
+use sensormesh_proto::telemetry::v1::Reading;
 use sensormesh_types::{Error, Result, time};
 use tokio::sync::{Notify, watch};
 
@@ -168,15 +169,21 @@ impl Connection {
         Some((batch, id))
     }
 
-    /// Readings in whole batches from the oldest on, about `most`, and the number of the last batch: sensor, nanoseconds since
-    /// the Unix epoch, value. `None` = nothing waits.
-    pub fn oldest(&self, most: usize) -> Option<(u64, Vec<(String, i64, f64)>)> {
+    /// Readings in whole batches from the oldest on, about `most`, and the number of the last batch. `None` = nothing waits.
+    pub fn oldest(&self, most: usize) -> Option<(u64, Vec<Reading>)> {
         let state = self.state.lock();
         let mut through = None;
         let mut readings = Vec::new();
         for batch in state.queue.oldest_batches(most) {
             through = Some(batch.number);
-            let named = |value: &Value| Some((state.catalog.get(value.sensor)?.id.clone(), batch.time, value.value));
+            let named = |value: &Value| {
+                Some(Reading {
+                    sensor_id: state.catalog.get(value.sensor)?.id.clone(),
+                    time: Some(time::from_nanos(batch.time)),
+                    value: Some(value.value),
+                    ..Reading::default()
+                })
+            };
             readings.extend(batch.values.iter().filter_map(named));
         }
         through.map(|through| (through, readings))

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sensormesh_testkit::system::{Shape, System};
+use tokio::time::Instant;
 
 use super::becomes_healthy;
 use crate::builder;
