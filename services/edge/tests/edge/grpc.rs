@@ -99,11 +99,11 @@ async fn grpc_web_carries_server_streams_in_both_encodings() {
     assert_eq!(parts(&bytes).0.len(), 2);
 }
 
-async fn native(world: &World) -> Channel {
+pub async fn native(world: &World) -> Channel {
     Endpoint::from_shared(world.url("")).expect("an address").connect().await.expect("connects")
 }
 
-fn with_token<T>(message: T, role: Role) -> Request<T> {
+pub fn with_token<T>(message: T, role: Role) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {}", token(role)).parse().expect("text"));
     request

@@ -4,6 +4,7 @@ mod access;
 mod browser;
 mod contract;
 mod grpc;
+mod oversized;
 mod rest;
 mod streams;
 mod world;
