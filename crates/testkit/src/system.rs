@@ -17,10 +17,9 @@ use tokio::time::{sleep, timeout};
 /// How long a start may take, in a debug build on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
-/// The services' ports relative to the base, that of telemetry, and how far above it a service has its operations port.
+/// The services' ports relative to the base, and how far above it a service has its operations port.
 const SERVICES: [(&str, u16); 7] =
     [("edge", 0), ("auth", 1), ("devices", 2), ("telemetry", 3), ("adapters", 4), ("commissioning", 5), ("rooms", 6)];
-const TELEMETRY: u16 = 3;
 const OPERATIONS: u16 = 1000;
 /// How far apart the port bases of replicas are, so that their ports are free: 3 + 4, 3 + 8.
 const REPLICA_STEP: u16 = 4;

@@ -126,7 +126,7 @@ fn check<K: Hash + Eq + Clone>(rate: Rate, buckets: &Buckets<K>, key: &K, cost: 
         Ok(Err(until)) => until.wait_time_from(DefaultClock::default().now()),
         Err(_) => Duration::from_secs(1),
     };
-    let message = format!("more than {} calls a second; slow down", rate.per_second);
+    let message = format!("more than {} calls a second at this edge; slow down", rate.per_second);
     Err(Error::exhausted("RATE_LIMITED", message, wait.max(Duration::from_millis(1))))
 }
 

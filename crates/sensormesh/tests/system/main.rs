@@ -7,6 +7,7 @@ mod bits;
 mod commissioning;
 mod crash;
 mod disk;
+mod edges;
 mod failure;
 mod fairness;
 mod faults;
