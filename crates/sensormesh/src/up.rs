@@ -29,15 +29,17 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let renewal = tokio::spawn(pki.keep(sensormesh_mesh::Shutdown::new()));
     if args.split {
         let supervisor = split::start(&config).await?;
+        let stop = told_to_stop()?;
         welcome(&config)?;
-        told_to_stop().await?;
+        stop.await?;
         supervisor.stop().await;
     } else {
         let entries: Vec<&Entry> = services::ALL.iter().collect();
         let _locks = lock(&config, &entries)?;
         let running = running::start(&config, &entries).await?;
+        let stop = told_to_stop()?;
         welcome(&config)?;
-        told_to_stop().await?;
+        stop.await?;
         if running.stop().await {
             seal(&config, &entries).await;
         }
@@ -59,14 +61,15 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     }
     let log = sensormesh_observability::init(&log)?;
     let running = running::start(&config, &entries).await?;
+    let stop = told_to_stop()?;
     tracing::info!(services = args.services.join(","), "ready");
     if args.supervised {
         tokio::select! {
-            stop = told_to_stop() => stop?,
+            stop = stop => stop?,
             () = supervisor_gone() => {}
         }
     } else {
-        told_to_stop().await?;
+        stop.await?;
     }
     if running.stop().await {
         seal(&config, &entries).await;
@@ -134,16 +137,19 @@ fn welcome(config: &Config) -> Result<()> {
     Ok(())
 }
 
-pub async fn told_to_stop() -> Result<()> {
+/// Waits for a signal to stop. From this call on none ends the process by itself.
+pub fn told_to_stop() -> Result<impl Future<Output = Result<()>>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let received = tokio::select! {
-        received = terminate.recv() => received,
-        received = interrupt.recv() => received,
-    };
-    if received.is_none() {
-        bail!("signals cannot be received");
-    }
-    Ok(())
+    Ok(async move {
+        let received = tokio::select! {
+            received = terminate.recv() => received,
+            received = interrupt.recv() => received,
+        };
+        if received.is_none() {
+            bail!("signals cannot be received");
+        }
+        Ok(())
+    })
 }
 
 /// The supervisor holds the other end of standard input; it ends with the supervisor, however that ended.

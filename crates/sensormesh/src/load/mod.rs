@@ -119,10 +119,10 @@ async fn send(sent: LoadSent, to: &LoadTo) -> Result<Report> {
 async fn end(duration: Duration, stop: CancellationToken) -> Result<()> {
     tokio::select! {
         () = tokio::time::sleep(duration) => {}
-        told = up::told_to_stop() => told?,
+        told = up::told_to_stop()? => told?,
     }
     stop.cancel();
-    up::told_to_stop().await?;
+    up::told_to_stop()?.await?;
     std::process::exit(1)
 }
 
