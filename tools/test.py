@@ -77,7 +77,7 @@ def main() -> None:
     with postgres() as url:
         env = {"SENSORMESH_TEST_POSTGRES_URL": url} if url else {}
         # most tests wait most of the time
-        env["RUST_TEST_THREADS"] = str(max(4, 2 * (os.cpu_count() or 1)))
+        env["RUST_TEST_THREADS"] = str((os.cpu_count() or 1) + 1)
         say("tests in Rust")
         run("cargo", "test", "--workspace", "--no-fail-fast", "--quiet", env=env)
     say("tests in the browser")

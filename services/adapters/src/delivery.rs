@@ -106,7 +106,9 @@ impl Delivery {
                 }
                 continue;
             }
-            self.put_aside(PUT_ASIDE_AFTER).await?;
+            if let Err(error) = self.put_aside(PUT_ASIDE_AFTER).await {
+                tracing::warn!(connection = self.connection.id, %error, "readings stay in memory, the disk does not take them");
+            }
             if self.aside.holds(&self.connection) {
                 // they were read earlier
                 shutdown.cut(tokio::time::sleep(SHORTEST_PAUSE)).await;

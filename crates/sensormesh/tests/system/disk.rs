@@ -145,8 +145,12 @@ async fn a_full_disk_refuses_readings_serves_reads_and_recovers_by_itself(shape:
 
     // even that is taken by somebody: every write is refused with the reason, reads go on
     disk.fill(0);
+    let attempt = std::sync::atomic::AtomicU32::new(0);
     let told = || async {
         disk.fill(0);
+        // each time another one: there may have been room for the one before
+        let number = attempt.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let device = json!({"deviceId": format!("boiler-{number}"), "name": "Boiler"});
         let answer = system.post("/v1/devices", &admin, &device).await.ok()?;
         is_full(&answer).then_some(())
     };
