@@ -76,8 +76,6 @@ def main() -> None:
         apt("tests from a second host", "iproute2", "curl")
     with postgres() as url:
         env = {"SENSORMESH_TEST_POSTGRES_URL": url} if url else {}
-        # most tests wait most of the time
-        env["RUST_TEST_THREADS"] = str((os.cpu_count() or 1) + 1)
         say("tests in Rust")
         run("cargo", "test", "--workspace", "--no-fail-fast", "--quiet", env=env)
     say("tests in the browser")
