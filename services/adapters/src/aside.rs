@@ -93,10 +93,10 @@ impl Aside {
             let mut request = decoded(kept)?;
             readings = request.readings.len() as u64;
             request.batch_id.clone_from(&kept.call.receipt_id);
-            let call = self.telemetry.clone();
-            let answer = tokio::time::timeout(PATIENCE, async move { call.clone().ingest_readings(request).await });
+            let mut telemetry = self.telemetry.clone();
+            let answer = tokio::time::timeout(PATIENCE, telemetry.ingest_readings(request)).await;
             let late = |_| Error::unavailable("NO_ANSWER", "telemetry did not answer in time", PATIENCE);
-            Ok::<IngestReadingsResponse, Error>(answer.await.map_err(late)??.into_inner())
+            Ok::<IngestReadingsResponse, Error>(answer.map_err(late)??.into_inner())
         };
         let (refused, delivery) = match answered.await {
             Ok(answer) => (u64::from(answer.refused), Delivery::Delivered(Vec::new())),

@@ -113,7 +113,7 @@ impl Queue {
 
     /// Takes out every batch up to `number`: they wait elsewhere.
     pub fn put_aside(&mut self, number: u64) {
-        let _ = self.take_out(number);
+        self.take_out(number);
     }
 
     /// Counts what waited elsewhere and is settled.
