@@ -93,6 +93,14 @@ impl Service {
         self
     }
 
+    /// Puts something around all gRPC services added so far, behind the checks of the stack: a call gets there once it may be
+    /// made.
+    pub fn around(mut self, wrap: impl FnOnce(axum::Router) -> axum::Router) -> Self {
+        let routes = self.take_routes().into_axum_router();
+        self.routes = wrap(routes).into();
+        self
+    }
+
     /// Adds a loop. It is started when the service is served, told to stop by the `Shutdown`, and started again after a
     /// growing pause when it returns an error or panics. A loop that returns `Ok` is done.
     pub fn task<F, Fut>(mut self, name: &'static str, run: F) -> Self

@@ -105,6 +105,26 @@ impl Read {
     }
 }
 
+impl Read {
+    async fn end(self, entries: Vec<log::LogEntry>, then: impl FnOnce()) -> Result<u64> {
+        let Self { session, store, .. } = self;
+        let done = match session {
+            Session::Sqlite(tx) => tx.commit().await,
+            Session::Postgres(tx) => tx.commit().await,
+        };
+        done.map_err(|error| store.note(Access::Write, error))?;
+        store.breaker(Access::Write).succeeded();
+        if store.engine() == Engine::Postgres {
+            *store.inner.without_room.lock() = None;
+        }
+        store.inner.commits.fetch_add(1, Ordering::Relaxed);
+        let last = entries.last().map_or(0, |entry| entry.seq);
+        store.inner.tail.committed(entries);
+        then();
+        Ok(last)
+    }
+}
+
 /// A transaction that may write. What is not committed is undone, also when it is dropped anywhere.
 pub struct Tx {
     read: Read,
@@ -145,26 +165,20 @@ impl Tx {
 
     /// Makes everything durable and visible, and returns the sequence number of the last log entry it wrote
     /// (0 if it wrote none).
-    pub async fn commit(mut self) -> Result<u64> {
+    pub async fn commit(self) -> Result<u64> {
+        self.commit_and(|| ()).await
+    }
+
+    /// Commits, and then does `then` with what is in memory. A commit that has begun is ended in a task of its own: who gives
+    /// up meanwhile leaves neither watchers that were not told nor memory that does not know.
+    pub async fn commit_and(mut self, then: impl FnOnce() + Send + 'static) -> Result<u64> {
         let pending = std::mem::take(&mut self.entries);
         let entries = if pending.is_empty() { Vec::new() } else { log::write(&mut self.read, pending).await? };
         if self.read.failed {
             return Err(Error::internal("a transaction with a failed statement was committed"));
         }
-        let Read { session, store, .. } = self.read;
-        let done = match session {
-            Session::Sqlite(tx) => tx.commit().await,
-            Session::Postgres(tx) => tx.commit().await,
-        };
-        done.map_err(|error| store.note(Access::Write, error))?;
-        store.breaker(Access::Write).succeeded();
-        if store.engine() == Engine::Postgres {
-            *store.inner.without_room.lock() = None;
-        }
-        store.inner.commits.fetch_add(1, Ordering::Relaxed);
-        let last = entries.last().map_or(0, |entry| entry.seq);
-        store.inner.tail.committed(entries);
-        Ok(last)
+        let ended = tokio::spawn(self.read.end(entries, then)).await;
+        ended.unwrap_or_else(|error| Err(Error::internal("a commit did not end").caused_by(error)))
     }
 
     /// Undoes everything now; dropping does the same a little later.

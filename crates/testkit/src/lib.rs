@@ -3,6 +3,7 @@
 
 pub mod chance;
 pub mod clockshift;
+pub mod given_up;
 pub mod http2;
 pub mod postgres;
 pub mod proxy;

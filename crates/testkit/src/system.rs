@@ -282,17 +282,21 @@ impl System {
         for mut child in self.alone.drain(..) {
             child.kill().await?;
         }
-        if self.builder.shape == Shape::Split {
-            for entry in std::fs::read_dir(self.data_dir())? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "pid") {
-                    // One that was just ended by itself is no failure.
-                    signal("KILL", std::fs::read_to_string(&path)?.trim().parse()?).ok();
-                    std::fs::remove_file(path)?;
-                }
-            }
+        for (path, pid) in self.pids() {
+            // One that was just ended by itself is no failure.
+            signal("KILL", pid).ok();
+            std::fs::remove_file(path)?;
         }
         Ok(())
+    }
+
+    /// The files that say which processes there are, in the split shape, and what they say.
+    fn pids(&self) -> Vec<(PathBuf, u32)> {
+        let entries = std::fs::read_dir(self.data_dir()).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|of| of == "pid"));
+        paths
+            .filter_map(|path| Some((path.clone(), std::fs::read_to_string(&path).ok()?.trim().parse().ok()?)))
+            .collect()
     }
 
     /// Tells the system to stop and waits until it has; returns how long that took.
@@ -389,6 +393,15 @@ impl System {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         anyhow::ensure!(output.status.success(), "{args:?} ended with {}: {out}{err}", output.status);
         Ok(out.into_owned())
+    }
+}
+
+impl Drop for System {
+    /// A process that a failed test left frozen could not see that its supervisor has gone.
+    fn drop(&mut self) {
+        for (_, pid) in self.pids() {
+            signal("CONT", pid).ok();
+        }
     }
 }
 

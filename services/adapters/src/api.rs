@@ -7,6 +7,7 @@ use sensormesh_proto::adapters::v1 as proto;
 use sensormesh_proto::adapters::v1::adapters_service_server::AdaptersService;
 use sensormesh_store::{Entry, Store};
 use sensormesh_types::{Caller, Clock, Error, Result, mask, page, time};
+use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 
 use crate::aside::Aside;
@@ -77,6 +78,7 @@ impl Api {
             "enabled" => wanted.enabled,
             _ => wanted.interval.is_some(),
         })?;
+        let changing = Arc::clone(&connection.changing).lock_owned().await;
         let before = *connection.settings().borrow();
         let mut settings = before;
         if fields.takes("enabled") {
@@ -89,13 +91,18 @@ impl Api {
         }
         settings.check()?;
         if settings != before {
-            self.save(caller, connection, settings).await?;
-            connection.set(settings);
+            self.save(caller, connection, settings, changing).await?;
         }
         Ok(proto::UpdateConnectionResponse { connection: Some(self.describe(connection)) })
     }
 
-    async fn save(&self, caller: &Caller, connection: &Connection, settings: Settings) -> Result<()> {
+    async fn save(
+        &self,
+        caller: &Caller,
+        connection: &Arc<Connection>,
+        settings: Settings,
+        changing: OwnedMutexGuard<()>,
+    ) -> Result<()> {
         let set = proto::Connection {
             connection_id: connection.id.to_owned(),
             adapter: connection.adapter.to_owned(),
@@ -114,7 +121,12 @@ impl Api {
         let mut tx = self.store.tx(&caller.scope).await?;
         db::save_settings(&mut tx, &connection.tenant, connection.id, connection.adapter, settings).await?;
         tx.append_for(&*connection.tenant, entry);
-        tx.commit().await?;
+        let connection = Arc::clone(connection);
+        tx.commit_and(move || {
+            connection.set(settings);
+            drop(changing);
+        })
+        .await?;
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! A connection: how it is set, what waits in it, and how it does.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -49,6 +50,8 @@ pub struct Connection {
     /// The device it reads.
     pub device: &'static str,
     settings: watch::Sender<Settings>,
+    /// Held by who changes the settings, from reading them until they are stored and set.
+    pub changing: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
     pushed: Notify,
 }
@@ -91,7 +94,8 @@ impl Connection {
             last: None,
         };
         let settings = watch::Sender::new(settings);
-        Self { id, adapter, tenant, device, settings, state: Mutex::new(state), pushed: Notify::new() }
+        let (changing, pushed) = (Arc::default(), Notify::new());
+        Self { id, adapter, tenant, device, settings, changing, state: Mutex::new(state), pushed }
     }
 
     /// How it is set, and every change of that.

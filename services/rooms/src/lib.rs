@@ -33,8 +33,10 @@ use telemetry::Telemetry;
 use watch::Hub;
 
 /// The tables of this service.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "rooms", sql: include_str!("../migrations/0001_rooms.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "rooms", sql: include_str!("../migrations/0001_rooms.sql") },
+    Migration { version: 2, name: "one writer", sql: include_str!("../migrations/0002_one_writer.sql") },
+];
 
 /// The `[rooms]` table of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]

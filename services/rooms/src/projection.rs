@@ -24,13 +24,15 @@ pub struct Projection<'t> {
     now_micros: i64,
     now_nanos: i64,
     trees: HashMap<String, Tree>,
+    locked: BTreeSet<String>,
     changed: BTreeSet<String>,
 }
 
 impl<'t> Projection<'t> {
     /// Changes are made in `tx`, at this time in nanoseconds since the Unix epoch.
     pub fn new(tx: &'t mut Tx, now: i64) -> Self {
-        Self { tx, now_micros: now / 1000, now_nanos: now, trees: HashMap::new(), changed: BTreeSet::new() }
+        let (trees, locked, changed) = (HashMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { tx, now_micros: now / 1000, now_nanos: now, trees, locked, changed }
     }
 
     /// Takes over what the stream says, in its order. `reset` = it replaces all that was said before.
@@ -54,6 +56,7 @@ impl<'t> Projection<'t> {
             }
         }
         for (tenant, sensor) in gone {
+            self.lock(&tenant).await?;
             self.end(&tenant, &sensor).await?;
         }
         for tenant in std::mem::take(&mut self.changed) {
@@ -62,7 +65,15 @@ impl<'t> Projection<'t> {
         Ok(())
     }
 
+    async fn lock(&mut self, tenant: &str) -> Result<()> {
+        if self.locked.insert(tenant.to_owned()) {
+            db::lock(self.tx, tenant).await?;
+        }
+        Ok(())
+    }
+
     async fn take(&mut self, tenant: &str, event: &Event) -> Result<()> {
+        self.lock(tenant).await?;
         match event {
             Event::Sensor(message) => self.sensor(tenant, sensor(message.clone())).await?,
             Event::Device(device) => {

@@ -38,7 +38,7 @@ pub async fn delete(
     let mut deleted = delete_rollups(state, series, &range, &entry).await?;
     let mut from = range.start;
     loop {
-        let _rewriting = state.rewriting.lock().await;
+        let rewriting = Arc::clone(&state.rewriting).lock_owned().await;
         let mut tx = state.databases.main.tx(&Scope::system()).await?;
         let stored = db::series::lock(&mut tx, series).await?;
         let spans = db::block::spans(&mut tx, series, from, range.end.saturating_sub(1)).await?;
@@ -62,12 +62,14 @@ pub async fn delete(
             replicas::tell_deleted(&mut tx, series.number, deletions, latest);
         }
         tell_audit(&mut tx, series, gone, &entry);
-        tx.commit().await?;
-        {
-            let mut tail = series.tail.lock();
+        let in_memory = Arc::clone(series);
+        tx.commit_and(move || {
+            let mut tail = in_memory.tail.lock();
             tail.starts_at(start, stored.rolled_end);
             tail.note_deleted(deletions, latest);
-        }
+            drop(rewriting);
+        })
+        .await?;
         deleted += gone;
         if done {
             return Ok(deleted);
@@ -125,13 +127,13 @@ async fn delete_rollups(
     range: &Range<i64>,
     entry: &impl Fn(u64) -> Entry,
 ) -> Result<u64> {
-    let _rewriting = state.rewriting.lock().await;
+    let rewriting = Arc::clone(&state.rewriting).lock_owned().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
     let rolled_end = db::series::lock(&mut tx, series).await?.rolled_end;
     let Some(end) = rolled_end.filter(|end| *end >= range.start) else { return Ok(0) };
     let deleted = rollup::cut_out(&mut tx, series, range, end).await?;
     tell_audit(&mut tx, series, deleted, entry);
-    tx.commit().await?;
+    tx.commit_and(move || drop(rewriting)).await?;
     Ok(deleted)
 }
 

@@ -76,7 +76,7 @@ pub struct State {
     /// What is known to be damaged on disk.
     pub damaged: Damaged,
     /// Held by who changes what blocks there are, so that nobody else does meanwhile.
-    pub rewriting: tokio::sync::Mutex<()>,
+    pub rewriting: Arc<tokio::sync::Mutex<()>>,
     /// Held while what stands in the log is put into memory.
     pub order: Arc<tokio::sync::Mutex<()>>,
     /// When this replica last knew all that others had written.
@@ -112,7 +112,7 @@ impl Engine {
             hub: Hub::new(usize::try_from(config.live_bytes).unwrap_or(usize::MAX), head.sealed),
             catalog: Catalog::default(),
             damaged: Damaged::default(),
-            rewriting: tokio::sync::Mutex::default(),
+            rewriting: Arc::default(),
             sealing: Notify::new(),
             releasing: Notify::new(),
             mark: Mutex::new(Mark { seq: head.sealed, ..head.mark }),

@@ -78,7 +78,7 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
     })
     .await
     .map_err(Error::internal)??;
-    let rewriting = state.rewriting.lock().await;
+    let rewriting = Arc::clone(&state.rewriting).lock_owned().await;
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
     let mut told = Vec::new();
     let mut noted = Vec::with_capacity(blocks.len());
@@ -99,19 +99,19 @@ pub async fn seal(state: &Arc<State>, series: Vec<Arc<Series>>) -> Result<usize>
     if !told.is_empty() {
         replicas::tell_sealed(&mut tx, told);
     }
-    tx.commit().await?;
-    let mut sealed = 0;
-    for ((series, sealing), noted) in guard.0.drain(..).zip(noted) {
-        let mut tail = series.tail.lock();
-        if noted {
-            sealed += sealing.column.len();
-            tail.finish_sealing();
-        } else {
-            tail.undo_sealing();
+    let each = guard.0.iter().zip(&noted);
+    let sealed = each.filter(|(_, noted)| **noted).map(|((_, sealing), _)| sealing.column.len()).sum();
+    // with what was committed memory has to agree, or the series is never sealed again
+    let in_memory = Arc::clone(state);
+    tx.commit_and(move || {
+        for ((series, _), noted) in guard.0.drain(..).zip(noted) {
+            let mut tail = series.tail.lock();
+            if noted { tail.finish_sealing() } else { tail.undo_sealing() }
         }
-    }
-    drop(rewriting);
-    state.note_sealed(sealed);
+        drop(rewriting);
+        in_memory.note_sealed(sealed);
+    })
+    .await?;
     Ok(sealed)
 }
 

@@ -230,7 +230,7 @@ pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> 
                 tracing::debug!(?error, sensor_id, "a sensor still cannot be registered");
             }
             if known() {
-                release_sensor(&engine, tenant, sensor_id).await?;
+                release_sensor(&engine, tenant, sensor_id, |_| None).await?;
             }
         }
         // one that nobody may register is only looked at when a sensor becomes known
@@ -242,8 +242,13 @@ pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> 
 }
 
 /// Stores a sensor's readings that were kept aside, and answers how many; those that another device than the sensor's own has
-/// sent stay aside. A crash in between leaves duplicates, which are recognised.
-pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> Result<u64> {
+/// sent stay aside. A crash in between leaves duplicates, which are recognised. `told` says what the log keeps of so many.
+pub async fn release_sensor(
+    engine: &Engine,
+    tenant: &str,
+    sensor_id: &str,
+    told: impl Fn(u64) -> Option<sensormesh_store::Entry>,
+) -> Result<u64> {
     let series = engine.number(tenant, &[sensor_id]).await?;
     let Some((series, sensor)) = series.first().and_then(|series| Some((series, series.sensor()?))) else {
         return Ok(0);
@@ -257,8 +262,8 @@ pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> R
             return Ok(released);
         }
         let values: Vec<f64> = kept.iter().map(|kept| validate::rounded(&sensor, kept.value)).collect();
-        let told = values.iter().zip(&kept);
-        let qualities = told.map(|(value, kept)| validate::quality(&sensor, *value, kept.quality)).collect();
+        let each = values.iter().zip(&kept);
+        let qualities = each.map(|(value, kept)| validate::quality(&sensor, *value, kept.quality)).collect();
         let channel = Values { series: Arc::clone(series), values, qualities };
         let groups = vec![Group::new(kept.iter().map(|kept| kept.time).collect(), vec![channel])];
         let body = batch::encode(&groups).into();
@@ -266,6 +271,9 @@ pub async fn release_sensor(engine: &Engine, tenant: &str, sensor_id: &str) -> R
         engine.submit(request, outcome).await?;
         let mut tx = engine.databases.log.tx(&Scope::system()).await?;
         db::quarantine::remove(&mut tx, tenant, sensor_id, &kept).await?;
+        if let Some(entry) = told(kept.len() as u64) {
+            tx.append_for(tenant.to_owned(), entry);
+        }
         tx.commit().await?;
         released += kept.len() as u64;
         tracing::info!(sensor_id, readings = kept.len(), "readings that were kept aside are stored");

@@ -2,6 +2,7 @@
 
 mod connections;
 mod fakes;
+mod given_up;
 mod system;
 
 use system::Engine;
@@ -36,4 +37,5 @@ on_both_engines!(
     connections::readings_wait_until_the_registry_answers,
     connections::what_waits_is_on_the_disk_over_a_restart_and_delivered_in_order,
     connections::readings_that_wait_for_long_go_to_the_disk_and_the_oldest_are_given_up_for_want_of_room,
+    given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );

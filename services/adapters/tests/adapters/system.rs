@@ -16,7 +16,8 @@ use sensormesh_proto::adapters::v1::adapters_service_client::AdaptersServiceClie
 use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceServer;
 use sensormesh_store::Store;
-use sensormesh_types::{Clock, Error, Result, Role, time};
+use sensormesh_testkit::given_up::GivenUp;
+use sensormesh_types::{AuditRecord, Clock, Error, Result, Role, Scope, time};
 use tempfile::TempDir;
 
 use crate::fakes::{FakeDevices, FakeTelemetry};
@@ -32,6 +33,7 @@ pub struct System {
     pub devices: FakeDevices,
     config: Config,
     clock: Clock,
+    pub given_up: GivenUp,
     registry: LocalRegistry,
     edge: Mesh,
     key: rcgen::KeyPair,
@@ -54,6 +56,13 @@ pub fn host() -> Config {
 }
 
 impl System {
+    /// What its log has of the tenant `default`.
+    pub async fn log(&self) -> Vec<AuditRecord> {
+        let config = sensormesh_store::Config::at(&self.url);
+        let store = Store::open("adapters", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
+        store.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log")
+    }
+
     /// A system that is not started yet.
     pub async fn new(engine: Engine, config: Config) -> Self {
         let (registry, clock) = (LocalRegistry::new(), Clock::ahead(0));
@@ -78,6 +87,7 @@ impl System {
             telemetry,
             devices,
             config,
+            given_up: GivenUp::default(),
             clock,
             registry,
             edge,
@@ -101,6 +111,7 @@ impl System {
         let store = Store::open("adapters", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
         let mesh = part(&self.registry, "adapters", &self.clock, &self.key);
         let service = sensormesh_adapters::start(self.config.clone(), &mesh, store).await.expect("start");
+        let service = service.around(|routes| self.given_up.around(routes));
         let shutdown = self.stop.child();
         let running = serve(service, &mesh, Listeners::default(), shutdown.clone()).await.expect("serve");
         self.adapters = Some((shutdown, running));

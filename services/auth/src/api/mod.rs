@@ -146,7 +146,8 @@ async fn keep(tx: &mut Tx, caller: &Caller, tenant: &str, revocation: Revocation
 
 /// Makes the changes durable, then stops accepting what was revoked.
 async fn commit(auth: &Auth, tx: Tx, revocations: &[Revocation]) -> Result<()> {
-    tx.commit().await?;
-    revocations.iter().for_each(|revocation| auth.verifier.revoke(revocation.to_mesh()));
+    let verifier = auth.verifier.clone();
+    let revoked: Vec<_> = revocations.iter().map(Revocation::to_mesh).collect();
+    tx.commit_and(move || revoked.into_iter().for_each(|revocation| verifier.revoke(revocation))).await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The service from outside, through its contract, on both engines.
 
 mod accounts;
+mod given_up;
 mod sessions;
 mod system;
 mod verification;
@@ -53,4 +54,5 @@ on_both_engines!(
     verification::a_verifier_resumes_without_a_gap,
     verification::revocations_survive_a_restart,
     verification::users_may_not_watch,
+    given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );

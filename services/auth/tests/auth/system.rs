@@ -8,7 +8,8 @@ use sensormesh_mesh::{Channel, Context, Listeners, LocalRegistry, Mesh, Running,
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_proto::auth::v1::auth_service_client::AuthServiceClient;
 use sensormesh_store::Store;
-use sensormesh_types::{Clock, Error, Result};
+use sensormesh_testkit::given_up::GivenUp;
+use sensormesh_types::{AuditRecord, Clock, Error, Result, Scope};
 use tempfile::TempDir;
 
 /// 2026-01-01, in microseconds.
@@ -26,6 +27,7 @@ pub struct System {
     engine: Engine,
     config: Config,
     pub clock: Clock,
+    pub given_up: GivenUp,
     dir: TempDir,
     registry: LocalRegistry,
     edge: Mesh,
@@ -56,20 +58,31 @@ impl System {
             ..config
         };
         let (edge, auth) = (part(&registry, "edge", &clock), part(&registry, "auth", &clock));
-        let mut system = Self { engine, config, clock, dir, registry, edge, auth, running: None };
+        let mut system =
+            Self { engine, config, clock, given_up: GivenUp::default(), dir, registry, edge, auth, running: None };
         system.run().await;
         system
     }
 
-    async fn run(&mut self) {
+    async fn store(&self) -> Store {
         let url = match &self.engine {
             Engine::Sqlite => format!("sqlite:{}", self.dir.path().join("auth.db").display()),
             Engine::Postgres(url) => url.clone(),
         };
         let config = sensormesh_store::Config::at(url);
-        let store = Store::open("auth", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
+        Store::open("auth", &config, MIGRATIONS, self.clock.clone()).await.expect("store")
+    }
+
+    /// What its log has of the tenant `default`.
+    pub async fn log(&self) -> Vec<AuditRecord> {
+        self.store().await.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log")
+    }
+
+    async fn run(&mut self) {
+        let store = self.store().await;
         self.auth = part(&self.registry, "auth", &self.clock);
         let service = sensormesh_auth::start(self.config.clone(), &self.auth, store).await.expect("start");
+        let service = service.around(|routes| self.given_up.around(routes));
         let shutdown = Shutdown::new();
         let running = serve(service, &self.auth, Listeners::default(), shutdown.clone()).await.expect("serve");
         self.running = Some((running, shutdown));

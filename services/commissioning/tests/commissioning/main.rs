@@ -2,6 +2,7 @@
 
 mod access;
 mod fakes;
+mod given_up;
 mod interruptions;
 mod system;
 mod tests;
@@ -51,4 +52,5 @@ on_both_engines!(
     interruptions::a_test_without_telemetry_waits_and_says_so,
     interruptions::readings_that_were_missed_are_told,
     interruptions::of_two_replicas_one_counts,
+    given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );

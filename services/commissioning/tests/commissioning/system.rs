@@ -18,7 +18,8 @@ use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceServer;
 use sensormesh_store::Store;
-use sensormesh_types::{Clock, Error, Result, Role};
+use sensormesh_testkit::given_up::GivenUp;
+use sensormesh_types::{AuditRecord, Clock, Error, Result, Role, Scope};
 use tempfile::TempDir;
 
 use crate::fakes::{FakeDevices, FakeTelemetry};
@@ -39,6 +40,7 @@ pub struct System {
     pub telemetry: FakeTelemetry,
     pub devices: FakeDevices,
     pub config: Config,
+    pub given_up: GivenUp,
     registry: LocalRegistry,
     edge: Mesh,
     key: rcgen::KeyPair,
@@ -63,6 +65,13 @@ pub struct User {
 }
 
 impl System {
+    /// What its log has of the tenant `default`.
+    pub async fn log(&self) -> Vec<AuditRecord> {
+        let config = sensormesh_store::Config::at(&self.url);
+        let store = Store::open("commissioning", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
+        store.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log")
+    }
+
     pub async fn start(engine: Engine) -> Self {
         Self::with(engine, Config::default()).await
     }
@@ -83,8 +92,21 @@ impl System {
             let mesh = part(&registry, service.name, &clock, &key);
             fakes.push(serve(service, &mesh, Listeners::default(), stop.clone()).await.expect("serve"));
         }
-        let mut system =
-            Self { clock, telemetry, devices, config, registry, edge, key, url, running: None, fakes, _dir: dir, stop };
+        let mut system = Self {
+            clock,
+            telemetry,
+            devices,
+            config,
+            given_up: GivenUp::default(),
+            registry,
+            edge,
+            key,
+            url,
+            running: None,
+            fakes,
+            _dir: dir,
+            stop,
+        };
         system.begin().await;
         system
     }
@@ -98,6 +120,7 @@ impl System {
         let store = Store::open("commissioning", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
         let mesh = part(registry, "commissioning", &self.clock, &self.key);
         let service = sensormesh_commissioning::start(self.config.clone(), &mesh, store).await.expect("start");
+        let service = service.around(|routes| self.given_up.around(routes));
         let shutdown = self.stop.child();
         let running = serve(service, &mesh, Listeners::default(), shutdown.clone()).await.expect("serve");
         (shutdown, running)

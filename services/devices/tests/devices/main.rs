@@ -2,6 +2,7 @@
 
 mod devices;
 mod ensure;
+mod given_up;
 mod profiles;
 mod sensors;
 mod system;
@@ -57,4 +58,5 @@ on_both_engines!(
     watch::a_watcher_resumes_without_a_gap,
     watch::users_see_their_tenant_and_services_see_all,
     watch::a_device_that_leaves_a_site_leaves_its_watchers,
+    given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );

@@ -15,6 +15,7 @@ use sensormesh_proto::devices::v1 as proto;
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_store::Store;
+use sensormesh_testkit::given_up::GivenUp;
 use sensormesh_types::{Clock, Error, Result, Role};
 use tempfile::TempDir;
 
@@ -28,6 +29,8 @@ pub enum Engine {
 
 pub struct System {
     pub clock: Clock,
+    pub given_up: GivenUp,
+    pub store: Store,
     registry: LocalRegistry,
     edge: Mesh,
     private: jsonwebtoken::EncodingKey,
@@ -65,8 +68,10 @@ impl System {
             Engine::Postgres(url) => url,
         };
         let store = Store::open("devices", &sensormesh_store::Config::at(url), MIGRATIONS, clock.clone()).await;
+        let (store, given_up) = (store.expect("store"), GivenUp::default());
         let mesh = part(&registry, "devices", &clock);
-        let service = sensormesh_devices::start(Config::default(), &mesh, store.expect("store")).await.expect("start");
+        let service = sensormesh_devices::start(Config::default(), &mesh, store.clone()).await.expect("start");
+        let service = service.around(|routes| given_up.around(routes));
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
         let point = pair.public_key_raw();
         mesh.verifier().update_keys([Jwk {
@@ -82,7 +87,17 @@ impl System {
         let running = serve(service, &mesh, Listeners::default(), shutdown.clone()).await.expect("serve");
         let private = jsonwebtoken::EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("key");
         let edge = part(&registry, "edge", &clock);
-        Self { clock, registry, edge, private, _dir: dir, _running: running, _stop: StopOnDrop(shutdown) }
+        Self {
+            clock,
+            given_up,
+            store,
+            registry,
+            edge,
+            private,
+            _dir: dir,
+            _running: running,
+            _stop: StopOnDrop(shutdown),
+        }
     }
 
     /// A user of a tenant, narrowed to sites unless there are none.

@@ -66,6 +66,7 @@ impl Api {
         if let Some(answer) = tx.recall_request("CreatePlace", &request_id, &body).await? {
             return proto::CreatePlaceResponse::decode(answer.as_slice()).map_err(Error::internal);
         }
+        db::lock(&mut tx, caller.tenant()).await?;
         let mut tree = db::list_places(&mut tx, caller.tenant()).await?;
         hide_parent(&caller.scope, &tree, &wanted.parent_id)?;
         let place = tree.add(Place {
@@ -101,6 +102,7 @@ impl Api {
         })?;
         let id = &wanted.place_id;
         let mut tx = self.store.tx(&caller.scope).await?;
+        db::lock(&mut tx, caller.tenant()).await?;
         let mut tree = db::list_places(&mut tx, caller.tenant()).await?;
         let before = tree.get(id).filter(|place| sees(&caller.scope, place)).cloned();
         let before = before.ok_or_else(|| Error::not_found("place", id))?;
@@ -141,6 +143,7 @@ impl Api {
         let now = self.mesh.clock().now_nanos();
         let author = Author::of(caller);
         let mut tx = self.store.tx(&caller.scope).await?;
+        db::lock(&mut tx, caller.tenant()).await?;
         let mut tree = db::list_places(&mut tx, caller.tenant()).await?;
         if !tree.get(&request.place_id).is_some_and(|place| sees(&caller.scope, place)) {
             return Err(Error::not_found("place", &request.place_id));

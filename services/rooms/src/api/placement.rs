@@ -63,6 +63,7 @@ impl Api {
         if let Some(answer) = tx.recall_request("CreatePlacement", &request_id, &body).await? {
             return proto::CreatePlacementResponse::decode(answer.as_slice()).map_err(Error::internal);
         }
+        db::lock(&mut tx, caller.tenant()).await?;
         let room = self.room(caller, &mut tx, &room_id).await?;
         record::check_site(&room.site, &sensor.site, &sensor_id)?;
         if db::find_sensor(&mut tx, caller.tenant(), &sensor_id).await?.is_none() {
@@ -87,6 +88,7 @@ impl Api {
         request: proto::DeletePlacementRequest,
     ) -> Result<proto::DeletePlacementResponse> {
         let mut tx = self.store.tx(&caller.scope).await?;
+        db::lock(&mut tx, caller.tenant()).await?;
         let known = db::list_of_sensor(&mut tx, caller.tenant(), &request.sensor_id).await?;
         let current = known
             .into_iter()

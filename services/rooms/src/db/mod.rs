@@ -4,7 +4,7 @@ mod place;
 mod placement;
 mod sensor;
 
-pub use place::{delete_place, find_place, list_places, save_place};
+pub use place::{delete_place, find_place, list_places, lock, save_place};
 pub use placement::{
     Page, count_sensors, list_current, list_of_metric, list_of_sensor, list_placements, save_placement,
 };

@@ -19,6 +19,13 @@ pub async fn find_place(read: &mut Read, tenant: &str, id: &str) -> Result<Optio
     read.query_built(sql).bind(tenant).bind(id).fetch_optional().await?.as_ref().map(place).transpose()
 }
 
+/// Until the transaction ends nobody else changes places and placements of the tenant.
+pub async fn lock(tx: &mut Tx, tenant: &str) -> Result<()> {
+    let lock = "INSERT INTO writer (tenant, changes) VALUES ($1, 1) ON CONFLICT (tenant) DO UPDATE SET changes = writer.changes + 1";
+    tx.query(lock).bind(tenant).execute().await?;
+    Ok(())
+}
+
 /// Writes a place as it is now.
 pub async fn save_place(tx: &mut Tx, tenant: &str, place: &Place) -> Result<()> {
     tx.query(

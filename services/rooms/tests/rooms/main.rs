@@ -1,6 +1,7 @@
 //! The service from outside, through its contract, on both engines. Telemetry and `devices` are fakes behind the same layers.
 
 mod fakes;
+mod given_up;
 mod history;
 mod metrics;
 mod placements;
@@ -33,6 +34,7 @@ macro_rules! on_both_engines {
 
 on_both_engines!(
     places::a_tree_of_places_is_made_listed_moved_and_deleted,
+    places::changes_at_once_neither_undo_each_other_nor_outlive_their_place,
     places::a_stale_etag_an_unknown_field_and_a_cycle_are_refused,
     places::the_same_request_id_gives_the_same_answer,
     places::rooms_are_listed_by_name_in_pages_with_their_sensors,
@@ -55,4 +57,5 @@ on_both_engines!(
     watch::a_reader_that_is_too_slow_is_told_where_to_resume,
     watch::a_viewer_sees_its_tenant_and_its_filter_only,
     watch::a_forged_cursor_is_refused,
+    given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );

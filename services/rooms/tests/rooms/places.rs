@@ -72,6 +72,33 @@ pub async fn a_tree_of_places_is_made_listed_moved_and_deleted(engine: Engine) {
     assert_eq!(call!(user.delete_place(delete(true))).expect_err("gone").code(), Code::NotFound);
 }
 
+pub async fn changes_at_once_neither_undo_each_other_nor_outlive_their_place(engine: Engine) {
+    let system = System::start(engine).await;
+    let user = system.operator();
+    for site in ["north", "south"] {
+        user.create_place(Site, site, "").await.expect("a site");
+    }
+    for n in 0..20 {
+        let (lab, hall) = (format!("lab{n}"), format!("hall{n}"));
+        user.create_place(Building, &hall, "north").await.expect("a building");
+        user.create_place(Room, &lab, "north").await.expect("a room");
+        let name = update(&user, proto::Place { name: "New".into(), ..place(Room, &lab, "") }, &["name"]);
+        let parent = update(&user, place(Room, &lab, "south"), &["parent_id"]);
+        let (named, moved) = tokio::join!(name, parent);
+        assert!(named.is_ok() && moved.is_ok(), "{named:?} {moved:?}");
+        let now = get(&user, &lab).await.expect("a room");
+        assert_eq!((now.name.as_str(), now.parent_id.as_str()), ("New", "south"), "{n}");
+        // a room in a building that goes away: one of the two is refused
+        let into = update(&user, place(Room, &lab, &hall), &["parent_id"]);
+        let gone =
+            async { call!(user.delete_place(proto::DeletePlaceRequest { place_id: hall.clone(), force: false })) };
+        let (into, gone) = tokio::join!(into, gone);
+        assert!(into.is_ok() != gone.is_ok(), "{into:?} {gone:?}");
+        let parent = get(&user, &lab).await.expect("a room").parent_id;
+        assert!(get(&user, &parent).await.is_ok(), "{n}: {parent} is not there");
+    }
+}
+
 pub async fn a_stale_etag_an_unknown_field_and_a_cycle_are_refused(engine: Engine) {
     let system = System::start(engine).await;
     let user = system.operator();

@@ -68,18 +68,20 @@ impl Api {
                 );
                 return Err(Error::precondition("SENSOR_NOT_REGISTERED", message));
             }
-            answer.readings = release_sensor(&self.engine, caller.tenant(), &request.sensor_id).await?;
+            answer.readings = self.release_one(caller, &request.sensor_id).await?;
             answer.sensor_ids.push(request.sensor_id.clone());
         } else {
             self.release_all(caller, &mut answer).await?;
         }
         if answer.readings > 0 {
             self.aside.forget(caller.tenant());
-            let mut tx = self.engine.databases.log.tx(&caller.scope).await?;
-            tx.append(entry(caller, "quarantine.released", &request.sensor_id, answer.readings));
-            tx.commit().await?;
         }
         Ok(answer)
+    }
+
+    async fn release_one(&self, caller: &Caller, sensor_id: &str) -> Result<u64> {
+        let told = |readings| Some(entry(caller, "quarantine.released", sensor_id, readings));
+        release_sensor(&self.engine, caller.tenant(), sensor_id, told).await
     }
 
     async fn release_all(&self, caller: &Caller, answer: &mut pb::ReleaseQuarantineResponse) -> Result<()> {
@@ -92,7 +94,7 @@ impl Api {
             after.clone_from(last);
             for sensor_id in sensors {
                 let named = if self.is_registered(caller, &sensor_id) {
-                    answer.readings += release_sensor(&self.engine, caller.tenant(), &sensor_id).await?;
+                    answer.readings += self.release_one(caller, &sensor_id).await?;
                     &mut answer.sensor_ids
                 } else {
                     &mut answer.unregistered_sensor_ids

@@ -7,6 +7,7 @@ mod deletion;
 mod devices;
 mod durability;
 mod export;
+mod given_up;
 mod history;
 mod isolation;
 mod merging;
@@ -107,6 +108,7 @@ on_both_engines!(
     export::history_is_a_table_of_everything_in_the_zone_asked_for,
     export::summaries_are_a_table_sensor_after_sensor,
     export::an_export_is_refused_before_its_first_byte,
+    given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );
 
 /// Makes tests of several replicas, which only PostgreSQL has.

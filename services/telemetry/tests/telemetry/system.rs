@@ -16,6 +16,7 @@ use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
 use sensormesh_telemetry::{Config, Databases};
+use sensormesh_testkit::given_up::GivenUp;
 use sensormesh_types::{Clock, Error, Result, Role, Scope, time};
 use tempfile::TempDir;
 
@@ -37,6 +38,7 @@ pub enum Engine {
 pub struct System {
     pub clock: Clock,
     pub devices: Devices,
+    pub given_up: GivenUp,
     registry: LocalRegistry,
     edge: Mesh,
     pair: rcgen::KeyPair,
@@ -101,7 +103,19 @@ impl System {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("key");
         let edge = part(&registry, "edge", &clock);
         let (telemetry, fake) = (None, None);
-        let mut system = Self { clock, devices, registry, edge, pair, folder, database, config, telemetry, fake };
+        let mut system = Self {
+            clock,
+            devices,
+            given_up: GivenUp::default(),
+            registry,
+            edge,
+            pair,
+            folder,
+            database,
+            config,
+            telemetry,
+            fake,
+        };
         system.start_devices().await;
         system.start_telemetry().await;
         system
@@ -147,6 +161,7 @@ impl System {
         let mesh = part(&self.registry, "telemetry", &self.clock);
         let databases = self.databases().await;
         let service = sensormesh_telemetry::start(self.config.clone(), &mesh, databases).await.expect("start");
+        let service = service.around(|routes| self.given_up.around(routes));
         self.telemetry = Some(self.serve(service, &mesh).await);
     }
 
