@@ -3,6 +3,7 @@
  * cc -shared -fPIC -O1 -o powercut.so powercut.c -ldl; run with LD_PRELOAD, POWERCUT_DIR (the folder to look at) and
  * POWERCUT_JOURNAL (the file to write; what is deleted is kept beside it, in POWERCUT_JOURNAL.d, which must be there).
  * POWERCUT_DELAY=MICROSECONDS lets each sync take so much longer: more is on its way when the program is killed.
+ * POWERCUT_KILL=N kills the program at its Nth moment: each write, truncation and sync has one before it and one behind it.
  * POWERCUT_DECEIVE=NAME answers syncs of the database of that name, and of its WAL, without one: an acknowledgement that comes
  * too early.
  *
@@ -15,6 +16,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -42,6 +44,7 @@ static const char *folder, *journal_path, *deceived;
 static int journal = -1;
 static useconds_t delay;
 static uint64_t records;
+static unsigned long last_moment, moments;
 
 static void give_up(const char *what) {
     dprintf(2, "powercut: %s\n", what);
@@ -54,6 +57,8 @@ __attribute__((constructor)) static void begin(void) {
     deceived = getenv("POWERCUT_DECEIVE");
     const char *wait = getenv("POWERCUT_DELAY");
     delay = wait ? (useconds_t)strtoul(wait, NULL, 10) : 0;
+    const char *kill_at = getenv("POWERCUT_KILL");
+    last_moment = kill_at ? strtoul(kill_at, NULL, 10) : 0;
     if (!folder || !journal_path) return;
     int file = open(journal_path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (file < 0) give_up("the journal cannot be opened");
@@ -69,6 +74,10 @@ __attribute__((constructor)) static void begin(void) {
     }
     if (ftruncate64(file, end)) give_up("the journal cannot be cut");
     journal = file;
+}
+
+static void moment(void) {
+    if (last_moment && __atomic_add_fetch(&moments, 1, __ATOMIC_SEQ_CST) == last_moment) kill(getpid(), SIGKILL);
 }
 
 static int is_ours(const char *path) {
@@ -147,7 +156,9 @@ static ssize_t noted_write(int fd, const void *bytes, size_t length, off_t offse
     REAL(ssize_t, pwrite64, int, const void *, size_t, off_t);
     pthread_mutex_lock(&lock);
     note_write(fd, bytes, length, offset);
+    moment();
     ssize_t done = real(fd, bytes, length, offset);
+    moment();
     if (done != (ssize_t)length) give_up("a write was cut short");
     pthread_mutex_unlock(&lock);
     return done;
@@ -185,7 +196,9 @@ int ftruncate64(int fd, off_t size) {
     if (!ours(fd, path)) return real(fd, size);
     pthread_mutex_lock(&lock);
     note_write(fd, NULL, SIZE_MAX, size);
+    moment();
     int result = real(fd, size);
+    moment();
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -206,7 +219,9 @@ static int synced(int fd, int (*real)(int)) {
     uint64_t durable = records;
     pthread_mutex_unlock(&lock);
     if (delay) usleep(delay);
+    moment();
     int result = real(fd);
+    moment();
     if (result == 0) {
         pthread_mutex_lock(&lock);
         note_sync(fd, path, durable);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use sensormesh_types::text;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Resilience;
@@ -39,6 +40,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where a sidecar's `x-forwarded-client-cert` is believed from, in the `mesh` transport.
     pub trusted_proxies: Vec<Network>,
+    /// What the process may use before it refuses costly reads (from 85 % of it), new streams (90 %), and calls and connections
+    /// (95 %). 0 = what its control group allows; without one there is no limit. In a container it is the container's.
+    #[serde(with = "text::size")]
+    pub memory: u64,
     /// The limits of the port between services.
     pub limits: ServerLimits,
     /// The limits of the operations port.
@@ -59,6 +64,7 @@ impl Default for Config {
             pki_dir: PathBuf::from("pki"),
             state_dir: PathBuf::new(),
             trusted_proxies: ["127.0.0.0/8", "::1"].iter().filter_map(|range| range.parse().ok()).collect(),
+            memory: 0,
             limits: ServerLimits::mesh(),
             operations_limits: ServerLimits::operations(),
             resilience: Resilience::default(),

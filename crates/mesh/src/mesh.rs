@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sensormesh_types::{Clock, Error, Result};
 
 use crate::client::Clients;
+use crate::server::Memory;
 use crate::tls::Credentials;
 use crate::{Config, Identity, LocalRegistry, Transport, Verifier};
 
@@ -22,6 +23,7 @@ pub(crate) struct Inner {
     pub(crate) credentials: Option<Credentials>,
     pub(crate) verifier: Verifier,
     pub(crate) clients: Clients,
+    pub(crate) memory: Memory,
 }
 
 impl Mesh {
@@ -45,7 +47,8 @@ impl Mesh {
         let verifier = Verifier::new(clock.clone());
         let clients = Clients::default();
         let registry = registry.clone();
-        Ok(Mesh(Arc::new(Inner { config, service, identity, clock, registry, credentials, verifier, clients })))
+        let memory = Memory::new(config.memory);
+        Ok(Mesh(Arc::new(Inner { config, service, identity, clock, registry, credentials, verifier, clients, memory })))
     }
 
     /// The service whose part this is.
@@ -71,6 +74,11 @@ impl Mesh {
     /// The services of this process.
     pub fn registry(&self) -> &LocalRegistry {
         &self.0.registry
+    }
+
+    /// The memory of the process, for a port of the service's own ([`crate::server::Door::with_memory`]).
+    pub fn memory(&self) -> Memory {
+        self.0.memory.clone()
     }
 
     /// The keys and revocations that tokens are verified with. `auth` feeds its own; every other service follows it.

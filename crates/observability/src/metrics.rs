@@ -368,7 +368,8 @@ pub fn upstream(service: &'static str, upstream: &str) -> Upstream {
     }
 }
 
-/// Calls that `service` refused to stay alive; `reason` is a fixed word: `concurrency`, `latency`, `connections`, `flood`.
+/// Calls that `service` refused to stay alive; `reason` is a fixed word: `concurrency`, `latency`, `memory`,
+/// `connections`, `flood`.
 pub fn shed(service: &'static str, reason: &'static str) -> Counter {
     Counter::of(&instruments().shed, &[KeyValue::new("service", service), KeyValue::new("reason", reason)])
 }
@@ -409,7 +410,8 @@ pub fn edge_requests(verb: &'static str, route: &'static str, status: u16) -> Du
     Durations::of(&instruments().http_server, &labels)
 }
 
-/// Requests the edge refused; `reason` is a fixed word: `rate`, `quota`, `size`, `origin`, `connections`.
+/// Requests the edge refused; `reason` is a fixed word: `rate`, `memory`, `quota`, `size`, `origin`,
+/// `connections`.
 pub fn edge_refused(reason: &'static str) -> Counter {
     Counter::of(&instruments().edge_refused, &[KeyValue::new("reason", reason)])
 }

@@ -274,6 +274,13 @@ impl System {
         self.freeze(self.service_pid(service)?, frozen)
     }
 
+    /// Waits until the program has ended by itself.
+    pub async fn ended(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.wait().await.ok();
+        }
+    }
+
     /// Kills the whole system (-9) and waits until it is gone.
     pub async fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {

@@ -116,11 +116,12 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract, store:
         service = service.task("deliver what was kept", move |shutdown| spool::task(&spool, &mesh, shutdown));
     }
     let front = Front::new(config.clone(), mesh, contract, tickets, Arc::clone(&drain), spool)?;
+    let memory = mesh.memory();
     let service = service.port(move |steps| async move {
         // nobody else sets it
         let _ = drain.set(steps.clone());
         tracing::info!(%address, tls = certificate.is_some(), "listens for HTTP");
-        let mut door = Door::new(inward::EDGE, listener, config.limits);
+        let mut door = Door::new(inward::EDGE, listener, config.limits).with_memory(memory);
         if let Some(certificate) = certificate {
             door = door.with_tls(move || certificate.current());
         }

@@ -66,28 +66,28 @@ impl Connector {
     }
 
     /// A connection on which the peer has spoken HTTP/2: one that listens and stays silent, or refuses our certificate,
-    /// is not connected.
-    pub(crate) async fn connect(&self, address: &Address) -> Result<Sender, NotConnected> {
+    /// is not connected. For calls, or for long streams.
+    pub(crate) async fn connect(&self, address: &Address, streams: bool) -> Result<Sender, NotConnected> {
         let limit = self.rules.connect_timeout;
-        match tokio::time::timeout(limit, self.open(address)).await {
+        match tokio::time::timeout(limit, self.open(address, streams)).await {
             Ok(result) => result.map_err(|e| NotConnected::because(format_args!("{}: {}", address.socket, e.0))),
             Err(_) => Err(NotConnected::because(format_args!("{}: no answer within {limit:?}", address.socket))),
         }
     }
 
-    async fn open(&self, address: &Address) -> Result<Sender, NotConnected> {
+    async fn open(&self, address: &Address, streams: bool) -> Result<Sender, NotConnected> {
         let stream = TcpStream::connect(address.socket).await.map_err(NotConnected::because)?;
         stream.set_nodelay(true).map_err(NotConnected::because)?;
-        let Some((credentials, upstream)) = &self.tls else { return self.speak(stream).await };
+        let Some((credentials, upstream)) = &self.tls else { return self.speak(stream, streams).await };
         // asked for each connection, so that a new certificate or authority is used at once
         let config = credentials.client(upstream).map_err(NotConnected::because)?;
         // the name is not what is verified: the certificate's SPIFFE id is
         let name = ServerName::try_from(upstream.service.clone()).map_err(NotConnected::because)?;
         let stream = TlsConnector::from(config).connect(name, stream).await.map_err(NotConnected::because)?;
-        self.speak(stream).await
+        self.speak(stream, streams).await
     }
 
-    async fn speak<S>(&self, stream: S) -> Result<Sender, NotConnected>
+    async fn speak<S>(&self, stream: S, streams: bool) -> Result<Sender, NotConnected>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -96,7 +96,7 @@ impl Connector {
         let stream = Listening { stream, spoken: Some(spoken), pulse: Arc::clone(&pulse) };
         let window = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).min((1 << 31) - 1);
         let (sender, mut connection) = h2::client::Builder::new()
-            .initial_window_size(window(self.rules.stream_window))
+            .initial_window_size(window(self.rules.window_of_stream(streams)))
             .initial_connection_window_size(window(self.rules.connection_window))
             .initial_max_send_streams(FIRST_STREAMS)
             .max_send_buffer_size(SEND_BUFFER)

@@ -50,6 +50,8 @@ type Opening = Shared<oneshot::Receiver<Opened>>;
 /// Room for one connection, opened when it is first needed and again when it is gone.
 #[derive(Default)]
 struct Slot {
+    /// Long streams are on it, not calls.
+    streams: bool,
     state: Mutex<SlotState>,
     in_use: AtomicUsize,
     silent: AtomicU32,
@@ -110,7 +112,7 @@ impl Endpoint {
         let mut slots = self.streams.lock();
         let free = slots.iter().find(|slot| slot.in_use.load(Ordering::Relaxed) < most);
         let slot = free.cloned().unwrap_or_else(|| {
-            let slot = Arc::<Slot>::default();
+            let slot = Arc::new(Slot { streams: true, ..Slot::default() });
             slots.push(Arc::clone(&slot));
             slot
         });
@@ -207,7 +209,7 @@ async fn open(endpoint: Weak<Endpoint>, slot: Arc<Slot>, done: oneshot::Sender<O
     let Some((connector, address)) = endpoint.upgrade().map(|e| (Arc::clone(&e.connector), e.address.clone())) else {
         return;
     };
-    let result = connector.connect(&address).await;
+    let result = connector.connect(&address, slot.streams).await;
     let opened = {
         let mut state = slot.state.lock();
         state.opening = None;

@@ -18,7 +18,8 @@ pub struct Resilience {
     /// How long the answer may take before the connection counts as dead.
     #[serde(with = "text::duration")]
     pub keepalive_timeout: Duration,
-    /// Flow-control window of one stream, bytes.
+    /// Flow-control window of one call, bytes. One of the long streams that share a connection has its share of the connection's,
+    /// so that streams nobody reads leave the others theirs.
     #[serde(with = "text::size")]
     pub stream_window: u64,
     /// Flow-control window of a connection, bytes.
@@ -60,6 +61,14 @@ pub struct Resilience {
     /// How often names are resolved again at the latest; up to a third sooner, so that not all do at once.
     #[serde(with = "text::duration")]
     pub resolve_interval: Duration,
+}
+
+impl Resilience {
+    /// The window of a call, or of one of the long streams that share a connection.
+    pub(super) fn window_of_stream(&self, streams: bool) -> u64 {
+        let share = self.connection_window / u64::from(self.streams_per_connection.max(1));
+        if streams { self.stream_window.min(share) } else { self.stream_window }
+    }
 }
 
 impl Default for Resilience {

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 
 use super::connection;
 use super::drain::Drain;
+use super::memory::{Memory, Short};
 use crate::ServerLimits;
 use crate::tls::Credentials;
 
 /// Gives the TLS configuration for the next connection, so that certificates can change while the door is open.
 pub(crate) type TlsSource = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
 
-/// How long accepting pauses when the process has no file descriptors left.
+/// How long accepting pauses when the process has no file descriptors or no memory left.
 const BREATHE: Duration = Duration::from_millis(50);
 /// How often a failing accept is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ pub(super) struct Rules {
     pub(super) tls: Option<TlsSource>,
     pub(super) http1: bool,
     pub(super) handshakes: Semaphore,
+    pub(super) memory: Memory,
     pub(super) stalled: Counter,
     pub(super) flooded: Counter,
 }
@@ -49,7 +51,19 @@ impl Door {
     pub fn new(service: &'static str, listener: TcpListener, limits: ServerLimits) -> Self {
         let handshakes = Semaphore::new(limits.handshakes as usize);
         let (stalled, flooded) = (metrics::shed(service, "stalled"), metrics::shed(service, "flood"));
-        Self { service, listener, rules: Rules { limits, tls: None, http1: true, handshakes, stalled, flooded } }
+        let memory = Memory::unlimited();
+        Self {
+            service,
+            listener,
+            rules: Rules { limits, tls: None, http1: true, handshakes, memory, stalled, flooded },
+        }
+    }
+
+    /// Accepts nothing while the process is short of memory.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Memory) -> Self {
+        self.rules.memory = memory;
+        self
     }
 
     /// Asks for TLS, with the configuration that `source` returns for each connection. ALPN is the configuration's.
@@ -113,7 +127,7 @@ where
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Some(accepted) = drain.closing.cut(accept(&listener, &places)).await else { break };
+        let Some(accepted) = drain.closing.cut(accept(&listener, &places, &rules.memory)).await else { break };
         let (stream, address, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -153,8 +167,12 @@ fn print_once(limits: &ServerLimits) {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
+    memory: &Memory,
 ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    while memory.short() == Short::Calls {
+        tokio::time::sleep(BREATHE).await;
+    }
     let (stream, address) = listener.accept().await?;
     Ok((stream, address, place))
 }

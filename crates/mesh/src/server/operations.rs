@@ -9,7 +9,7 @@ use tonic::service::Routes;
 use super::health::Health;
 use sensormesh_observability::metrics;
 
-/// What the port answers: `/health`, `/ready`, `/metrics`, gRPC health, and what the service adds.
+/// What the port answers: `/health`, `/ready`, `/live`, `/metrics`, gRPC health, and what the service adds.
 pub(super) fn router<H>(health: &Health, grpc: H, more: Option<Router>) -> Router
 where
     H: tower::Service<http::Request<tonic::body::Body>, Error = std::convert::Infallible>
@@ -25,6 +25,8 @@ where
     let http = Router::new()
         .route("/health", get(move || answer(whole.clone(), true)))
         .route("/ready", get(move || answer(ready.clone(), false)))
+        // whoever gets an answer knows that the runtime turns; what the service lacks is no reason to start it anew
+        .route("/live", get(async || "live\n"))
         .route("/metrics", get(scrape));
     let grpc = Routes::from(Router::new()).add_service(grpc).into_axum_router();
     http.merge(grpc).merge(more.unwrap_or_default())

@@ -97,6 +97,12 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
             })
         });
     }
+    let memory = mesh.memory();
+    if memory.is_limited() {
+        service = service.check("memory", move || {
+            std::future::ready(memory.complaint().map_or(Condition::Well, Condition::Degraded))
+        });
+    }
     let health = Health::new(service.name, mesh.clock(), std::mem::take(&mut service.checks), &drain);
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
 
@@ -115,8 +121,9 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
     let mut parts = JoinSet::new();
     if let Some(listener) = listeners.grpc {
         let limits = config.limits.clone();
-        tracing::info!(service = service.name, address = ?grpc, transport = ?config.transport, "listens for services");
-        let mut door = Door::new(service.name, listener, limits);
+        let memory = mesh.memory();
+        tracing::info!(service = service.name, address = ?grpc, transport = ?config.transport, %memory, "listens for services");
+        let mut door = Door::new(service.name, listener, limits).with_memory(mesh.memory());
         if let Some(credentials) = &mesh.0.credentials {
             door = door.with_credentials(credentials.clone());
         }

@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use sensormesh_observability::metrics::{self, Level, Rpc, Side};
+use sensormesh_observability::metrics::{self, Counter, Level, Rpc, Side};
 use sensormesh_observability::trace::{self, TraceParent};
 use sensormesh_proto::{Idempotency, METHODS, Policy};
 use sensormesh_types::{Caller, Code, Error, Result, Role};
@@ -51,6 +51,7 @@ struct Inner {
     targets: HashMap<&'static str, Target>,
     unknown: Arc<Rpc>,
     admission: Admission,
+    memory_shed: Counter,
     open: Level,
     drain: Drain,
 }
@@ -130,6 +131,7 @@ impl Stack {
             targets: own.chain(others).collect(),
             unknown: metrics::rpc(Side::Server, service, "_OTHER"),
             admission: Admission::new(service, limits),
+            memory_shed: metrics::shed(service, "memory"),
             open: metrics::open_streams(service, Side::Server),
             drain: drain.clone(),
         }))
@@ -179,7 +181,10 @@ impl Inner {
         }
         let places = match target.vital {
             true => None,
-            false => Some(self.admission.enter(&target.places, target.stream, began).await?),
+            false => {
+                self.memory_allows(target)?;
+                Some(self.admission.enter(&target.places, target.stream, began).await?)
+            }
         };
         let headers = &request.headers;
         let deadline = Deadline::new(began, headers, target.policy.deadline, target.server_stream);
@@ -202,6 +207,11 @@ impl Inner {
         let peer = peer.map(|peer| peer.service);
         let caller = Caller { principal, scope, peer, traceparent, accepted_time: accepted };
         Ok(Admitted { places, deadline, caller, user, context })
+    }
+
+    fn memory_allows(&self, target: &Target) -> Result<()> {
+        let costly = target.policy.cost > 1 && target.cuttable;
+        self.mesh.0.memory.admit(target.stream, costly).inspect_err(|_| self.memory_shed.add(1))
     }
 
     fn revocations_are_fresh(&self) -> Result<()> {

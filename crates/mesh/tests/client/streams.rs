@@ -43,6 +43,32 @@ async fn f56_three_thousand_streams_given_up_leave_a_bystander_alone() {
     assert_eq!(left, 399);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f29_streams_that_nobody_reads_leave_another_its_window() {
+    let fake = Fake::new(|_| async { flowing(2_000) });
+    let running = fake.listen().await;
+    let mesh = edge(&[("devices", vec![running.address])], plain());
+    // all but one of those that share a connection, each with more on its way than any window holds
+    let mut unread = Vec::new();
+    for _ in 0..63 {
+        unread.push(watch_devices(&mesh).await.expect("a stream"));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut read = watch_devices(&mesh).await.expect("a stream");
+    assert_eq!(fake.connections(), 1, "it is beside them");
+    let whole = async {
+        let mut messages = 0;
+        while let Some(_message) = read.message().await.expect("no failure") {
+            messages += 1;
+        }
+        messages
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), whole).await.expect("it goes on"), 2_000);
+    // and those that were not read wait where they are
+    let first = unread[0].message().await.expect("no failure");
+    assert!(first.is_some());
+}
+
 #[tokio::test]
 async fn streams_do_not_share_connections_with_calls_and_few_share_one() {
     let fake = streaming();

@@ -223,3 +223,22 @@ async fn every_service_answers_about_itself() {
     let denied = MeshServiceClient::new(world.channel("energy")).get_status(GetStatusRequest {}).await;
     assert_eq!(denied.expect_err("not for services").code(), Code::PermissionDenied);
 }
+
+#[tokio::test]
+async fn who_asks_for_much_is_refused_before_memory_runs_out() {
+    // whatever it has is more than this
+    let world = World::with(|config| config.memory = 1 << 20).await;
+    let status = world.devices_here("adapters").get_device(device("ok")).await.expect_err("refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("MEMORY_SHORT"));
+    assert!(details.retry_info().is_some_and(|retry| retry.retry_delay.is_some()));
+    // the mesh's own calls are answered to the last, and say why
+    let mut client = MeshServiceClient::new(world.here("operator"));
+    let status = client.get_status(GetStatusRequest {}).await.expect("answered").into_inner();
+    let memory = status.checks.iter().find(|check| check.name == "memory").expect("a check");
+    assert!(memory.detail.contains("calls are refused"), "{memory:?}");
+    // there is plenty
+    let world = World::with(|config| config.memory = 1 << 40).await;
+    world.devices_here("adapters").get_device(device("ok")).await.expect("answered");
+}

@@ -17,6 +17,8 @@ use crate::powercut::{Left, PowerCut};
 
 /// How often it is killed where nothing else is said.
 const POINTS: u32 = 12;
+/// A start has about so many writes and syncs: databases are made and migrated.
+const FIRST_MOMENTS: usize = 2_000;
 /// What must not happen, as `sensormesh load` counts it.
 const FAULTS: [&str; 8] = ["lost", "phantom", "duplicate", "gap", "reorder", "rewind", "mismatch", "reused"];
 /// Both doors: batches in streams, one of whose lanes has arbitrary values too, and small calls.
@@ -29,6 +31,8 @@ const LOADS: [&[&str]; 2] = [
 #[derive(Clone, Copy, PartialEq)]
 enum Harm {
     Kill,
+    /// It is killed before or after one of its writes or syncs, in the start, which may be the first of all, or later.
+    AtMoment,
     PowerCut,
     /// A power cut under a system that acknowledges before the log of readings is synced.
     EarlyAcknowledgement,
@@ -43,6 +47,39 @@ async fn killed_at_random_it_loses_nothing_and_repeats_nothing() {
     for found in run(Harm::Kill, points()).await.expect("the rig works") {
         assert!(faults(&found).is_empty(), "{found:#}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_killed_around_a_write_or_a_sync_it_loses_nothing_and_repeats_nothing() {
+    for found in run(Harm::AtMoment, points()).await.expect("the rig works") {
+        assert!(faults(&found).is_empty(), "{found:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f02_killed_in_its_first_start_it_starts_the_next_time() {
+    let mut chance = Chance::new("first start");
+    let work = tempfile::tempdir().expect("a folder");
+    let mut system = builder(Shape::OneProcess).start().await.expect("starts");
+    system.stop().await.expect("stopped");
+    PowerCut::prepare(&mut system, work.path(), None);
+    system.set("POWERCUT_DELAY", "0");
+    let mut killed = 0;
+    for _ in 0..points() {
+        std::fs::remove_dir_all(system.data_dir()).expect("removed");
+        std::fs::create_dir(system.data_dir()).expect("empty");
+        system.set("POWERCUT_KILL", (1 + chance.below(FIRST_MOMENTS)).to_string());
+        killed += u32::from(system.up().await.is_err());
+        system.kill().await.expect("killed");
+        system.set("POWERCUT_KILL", "0");
+        system.up().await.expect("it starts");
+        let admin = system.admin().await.expect("and lets the administrator in");
+        assert_eq!(system.get("/v1/devices", &admin).await.expect("an answer").0, 200);
+        system.stop().await.expect("stopped");
+        system.command(&["check"]).await.expect("every checksum holds");
+    }
+    eprintln!("{killed} of {} were killed", points());
+    assert!(killed > 0, "it has as many moments");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,21 +123,29 @@ async fn run(harm: Harm, points: u32) -> Result<Vec<Value>> {
     let (mut starts, mut unsynced) = (Vec::new(), Vec::new());
     for point in 0..points {
         sleep(chance.millis(20, 1200)).await;
+        if harm == Harm::AtMoment {
+            system.kill().await?;
+            system.set("POWERCUT_KILL", (1 + chance.below(FIRST_MOMENTS)).to_string());
+            if system.up().await.is_ok() {
+                timeout(Duration::from_secs(5), system.ended()).await.ok();
+            }
+            system.set("POWERCUT_KILL", "0");
+        }
         // some die while they stop or start
         match chance.below(10) {
             // its checksums would tell of what was never synced
-            0 if harm != Harm::EarlyAcknowledgement => {
+            0 if matches!(harm, Harm::Kill | Harm::PowerCut) => {
                 terminate(system.pid())?;
                 sleep(chance.millis(1, 400)).await;
             }
-            1 => {
+            1 if harm != Harm::AtMoment => {
                 system.kill().await?;
                 timeout(chance.millis(1, 1000), system.up()).await.ok();
             }
             _ => {}
         }
         system.kill().await?;
-        if let Some(cut) = &cut {
+        if let Some(cut) = cut.as_ref().filter(|_| harm != Harm::AtMoment) {
             let left = match (harm, point % 4) {
                 (Harm::EarlyAcknowledgement, _) | (_, 0) => Left::Nothing,
                 (_, 1) => Left::Some,

@@ -17,6 +17,7 @@ mod load;
 mod losses;
 mod network;
 mod operator;
+mod people;
 mod powercut;
 mod readings;
 mod recordings;

@@ -42,11 +42,15 @@ fn values(message: &Value) -> impl Iterator<Item = (String, i64)> + '_ {
 }
 
 /// Every value of a sensor, over as many pages as it takes.
-async fn stored(system: &System, token: &str, sensor: &str) -> Vec<i64> {
+pub async fn stored(system: &System, token: &str, sensor: &str) -> Vec<i64> {
     let (mut all, mut page) = (Vec::new(), String::new());
     loop {
         let path = format!("/sensors/{sensor}/data?pageToken={page}");
         let (status, answer) = system.get(&path, token).await.expect("answer");
+        if status == 429 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            continue;
+        }
         assert_eq!(status, 200, "{answer}");
         all.extend(values(&answer).map(|(_, value)| value));
         match answer["nextPageToken"].as_str() {

@@ -53,6 +53,7 @@ struct Inner {
 
 struct Refused {
     rate: metrics::Counter,
+    memory: metrics::Counter,
     size: metrics::Counter,
     origin: metrics::Counter,
 }
@@ -80,6 +81,7 @@ impl Front {
         let limits = Limits::new(config.user_rate, config.address_rate, config.streams_per_caller);
         let refused = Refused {
             rate: metrics::edge_refused("rate"),
+            memory: metrics::edge_refused("memory"),
             size: metrics::edge_refused("size"),
             origin: metrics::edge_refused("origin"),
         };
@@ -152,6 +154,15 @@ impl Inner {
         if failure.status() == StatusCode::PAYLOAD_TOO_LARGE {
             self.refused.size.add(1);
         }
+    }
+
+    /// What a call costs beyond what the edge holds of it is for its service to say. What needs no user is answered to the last.
+    fn memory_allows(&self, policy: &Policy, stream: bool) -> Result<(), Failure> {
+        if policy.public {
+            return Ok(());
+        }
+        let admitted = self.mesh.memory().admit(stream, false).inspect_err(|_| self.refused.memory.add(1));
+        Ok(admitted?)
     }
 
     /// Who sends it, whether there is room, whether it may: in this order, and before anything of the body is read.

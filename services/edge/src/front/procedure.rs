@@ -52,6 +52,7 @@ impl Inner {
             self.refused.origin.add(1);
             return Err(Error::new(Code::Forbidden, "ORIGIN", "pages of this origin may not use the edge").into());
         }
+        self.memory_allows(&target.policy, target.stream)?;
         self.admit(&target.policy, &parts.headers, None, visitor, note)?;
         let mut headers = visitor.headers();
         for name in ["grpc-timeout", "grpc-encoding", "grpc-accept-encoding"] {

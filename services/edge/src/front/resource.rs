@@ -48,6 +48,7 @@ impl Inner {
         }
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let ticket = if method.is_stream() { ticket_of(&query) } else { None };
+        self.memory_allows(&method.policy, method.is_stream())?;
         self.admit(&method.policy, &parts.headers, ticket.as_deref(), visitor, note)?;
         let resume = text(&parts.headers, "last-event-id").map(str::to_owned);
         let asked = Asked { captured: &captured, query: &query, resume: resume.as_deref() };

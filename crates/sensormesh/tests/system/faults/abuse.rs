@@ -41,7 +41,7 @@ async fn generous(more: &[(&str, &str)]) -> System {
 }
 
 /// An HTTP/2 connection to the edge that grants each stream so much.
-async fn connection(system: &System, window: u32) -> SendRequest<Bytes> {
+pub async fn connection(system: &System, window: u32) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(system.address("edge")).await.expect("connected");
     let (send, connection) = h2::client::Builder::new()
         .initial_window_size(window)

@@ -2,11 +2,16 @@
 //! long is ignored here and run by `make test-faults`.
 
 mod abuse;
+mod cardinality;
 mod certificates;
 mod clocks;
+mod killed;
 mod latency;
 mod links;
+mod memory;
+mod neighbours;
 mod order;
+mod readiness;
 
 use std::time::Duration;
 
