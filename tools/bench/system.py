@@ -123,9 +123,17 @@ class System:
         return self.load_at(self.address(str(service)), mode, *rest)
 
     def load_at(self, address: str, mode: str | float, *rest: str | float) -> dict:
-        """The same against what stands before it."""
-        command = [LOAD, str(mode), address, self.data / "pki", *map(str, rest)]
-        result = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        """The same against what stands before it, which asks for a certificate as well."""
+        return self.run_load([str(mode), address, self.data / "pki", *map(str, rest)], self.env)
+
+    def load_as(self, token: str, port: int, mode: str, *rest: str | float) -> dict:
+        """The same as a user of an edge."""
+        return self.run_load([mode, f"127.0.0.1:{port}", "-", *map(str, rest)], {**self.env, "SENSORMESH_TOKEN": token})
+
+    @staticmethod
+    def run_load(arguments: list, env: dict) -> dict:
+        mode = arguments[0]
+        result = subprocess.run([LOAD, *arguments], env=env, capture_output=True, text=True)
         if result.returncode != 0:
             raise RuntimeError(f"load {mode}: {result.stderr[-500:]}")
         return json.loads(result.stdout)

@@ -40,8 +40,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where a sidecar's `x-forwarded-client-cert` is believed from, in the `mesh` transport.
     pub trusted_proxies: Vec<Network>,
-    /// What the process may use before it refuses costly reads (from 85 % of it), new streams (90 %), and calls and connections
-    /// (95 %). 0 = what its control group allows; without one there is no limit. In a container it is the container's.
+    /// What the process may use before it refuses costly reads (from 85 % of it), new streams (90 %), and calls (95 %). The limit
+    /// of its control group, in a container the container's, holds in any case, for all processes in it together. 0 = no other.
     #[serde(with = "text::size")]
     pub memory: u64,
     /// The limits of the port between services.

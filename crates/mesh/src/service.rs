@@ -94,7 +94,7 @@ impl Service {
     }
 
     /// Puts something around all gRPC services added so far, behind the checks of the stack: a call gets there once it may be
-    /// made.
+    /// made. Tests break calls there.
     pub fn around(mut self, wrap: impl FnOnce(axum::Router) -> axum::Router) -> Self {
         let routes = self.take_routes().into_axum_router();
         self.routes = wrap(routes).into();

@@ -4,6 +4,8 @@
 //! per second; each run of a number has an hour of its own. `load unary ADDR PKI SECONDS CONCURRENCY` sends one reading
 //! a call, `load again …` sends one that is there already, `load latest …` asks for one sensor's latest reading; they print calls per second and latencies in microseconds. All print one line of JSON.
 //!
+//! With `-` for PKI these speak plaintext, and with a token in `SENSORMESH_TOKEN` as its user: through an edge.
+//!
 //! `load small …` is `ingest` with 100-reading batches. `load fill ADDR PKI 0 END` stores ten million readings up to a time in
 //! seconds; `load history ADDR PKI SECONDS END` and `load means …` ask for a sensor's last day of them, and for a week of
 //! minutes. `load watch ADDR PKI SECONDS SUBSCRIBERS` publishes 1,000 batches a second to one subscriber, 100 to more; `load
@@ -45,6 +47,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 // what the product has: the clients of both sides ask for their memory in the same way
@@ -75,6 +78,7 @@ async fn main() -> Result<()> {
         _ => (),
     }
     let channel = connect(address, Path::new(pki)).await?;
+    let user = std::env::var("SENSORMESH_TOKEN").ok().map(|token| format!("Bearer {token}").parse()).transpose()?;
     match mode.as_str() {
         "fill" => return reads::fill(channel, number).await,
         "history" => return reads::history(channel, length, number).await,
@@ -90,14 +94,17 @@ async fn main() -> Result<()> {
     match mode.as_str() {
         "ingest" => ingest(channel, length, number, 200).await,
         "small" => ingest(channel, length, number, 20).await,
-        "unary" => calls(channel, length, number, Call::Store).await,
-        "again" => calls(channel, length, number, Call::Again).await,
-        "latest" => calls(channel, length, number, Call::Latest).await,
+        "unary" => calls(channel, length, number, Call::Store, user).await,
+        "again" => calls(channel, length, number, Call::Again, user).await,
+        "latest" => calls(channel, length, number, Call::Latest, user).await,
         _ => bail!(usage),
     }
 }
 
 async fn connect(address: &str, pki: &Path) -> Result<Channel> {
+    if pki == Path::new("-") {
+        return Ok(Endpoint::from_shared(format!("http://{address}"))?.connect().await?);
+    }
     let read = |name: &str| std::fs::read(pki.join(name)).with_context(|| format!("cannot read {name}"));
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read("ca.pem")?))
@@ -187,10 +194,14 @@ enum Call {
     Latest,
 }
 
-async fn calls(channel: Channel, length: Duration, concurrency: u16, call: Call) -> Result<()> {
+/// A user's `authorization`.
+type User = Option<AsciiMetadataValue>;
+
+async fn calls(channel: Channel, length: Duration, concurrency: u16, call: Call, user: User) -> Result<()> {
     let start = Instant::now();
-    let workers: Vec<_> =
-        (0..concurrency).map(|i| tokio::spawn(worker(channel.clone(), i, call, start + length))).collect();
+    let workers: Vec<_> = (0..concurrency)
+        .map(|i| tokio::spawn(worker(channel.clone(), i, call, user.clone(), start + length)))
+        .collect();
     let mut all = Histogram::<u64>::new(3)?;
     for worker in workers {
         all.add(worker.await??)?;
@@ -201,7 +212,7 @@ async fn calls(channel: Channel, length: Duration, concurrency: u16, call: Call)
     Ok(())
 }
 
-async fn worker(channel: Channel, index: u16, call: Call, end: Instant) -> Result<Histogram<u64>> {
+async fn worker(channel: Channel, index: u16, call: Call, user: User, end: Instant) -> Result<Histogram<u64>> {
     let mut client = TelemetryServiceClient::new(channel);
     let mut latencies = Histogram::<u64>::new(3)?;
     let base = Clock::system().now_nanos();
@@ -216,14 +227,23 @@ async fn worker(channel: Channel, index: u16, call: Call, end: Instant) -> Resul
                 let time = Some(time::from_nanos(base + step));
                 let request =
                     IngestReadingRequest { sensor_id: sensor.clone(), time, value: Some(612.0), ..Default::default() };
-                client.ingest_reading(request).await?;
+                client.ingest_reading(of(&user, request)).await?;
             }
             Call::Latest => {
                 let request = ListLatestReadingsRequest { sensor_ids: vec![sensor.clone()], ..Default::default() };
-                client.list_latest_readings(request).await?;
+                client.list_latest_readings(of(&user, request)).await?;
             }
         }
         latencies.record(u64::try_from(sent.elapsed().as_micros())?)?;
     }
     Ok(latencies)
+}
+
+/// A request of a user, where there is one.
+fn of<T>(user: &User, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(user) = user {
+        request.metadata_mut().insert("authorization", user.clone());
+    }
+    request
 }

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use sensormesh_types::{Error, Result, Scope};
 use sqlx::{Postgres, Sqlite, Transaction};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::breaker::Leave;
 use crate::disk;
@@ -105,26 +107,6 @@ impl Read {
     }
 }
 
-impl Read {
-    async fn end(self, entries: Vec<log::LogEntry>, then: impl FnOnce()) -> Result<u64> {
-        let Self { session, store, .. } = self;
-        let done = match session {
-            Session::Sqlite(tx) => tx.commit().await,
-            Session::Postgres(tx) => tx.commit().await,
-        };
-        done.map_err(|error| store.note(Access::Write, error))?;
-        store.breaker(Access::Write).succeeded();
-        if store.engine() == Engine::Postgres {
-            *store.inner.without_room.lock() = None;
-        }
-        store.inner.commits.fetch_add(1, Ordering::Relaxed);
-        let last = entries.last().map_or(0, |entry| entry.seq);
-        store.inner.tail.committed(entries);
-        then();
-        Ok(last)
-    }
-}
-
 /// A transaction that may write. What is not committed is undone, also when it is dropped anywhere.
 pub struct Tx {
     read: Read,
@@ -170,15 +152,36 @@ impl Tx {
     }
 
     /// Commits, and then does `then` with what is in memory. A commit that has begun is ended in a task of its own: who gives
-    /// up meanwhile leaves neither watchers that were not told nor memory that does not know.
+    /// up meanwhile leaves neither watchers that were not told nor memory that does not know. `then` is not done where the
+    /// commit fails, or nobody knows whether it did (the connection is lost).
     pub async fn commit_and(mut self, then: impl FnOnce() + Send + 'static) -> Result<u64> {
         let pending = std::mem::take(&mut self.entries);
         let entries = if pending.is_empty() { Vec::new() } else { log::write(&mut self.read, pending).await? };
         if self.read.failed {
             return Err(Error::internal("a transaction with a failed statement was committed"));
         }
-        let ended = tokio::spawn(self.read.end(entries, then)).await;
+        let ended = tokio::spawn(Self::finish(self.read, entries, then).in_current_span()).await;
         ended.unwrap_or_else(|error| Err(Error::internal("a commit did not end").caused_by(error)))
+    }
+
+    async fn finish(read: Read, entries: Vec<log::LogEntry>, then: impl FnOnce()) -> Result<u64> {
+        let Read { session, store, .. } = read;
+        let done = match session {
+            Session::Sqlite(tx) => tx.commit().await,
+            Session::Postgres(tx) => tx.commit().await,
+        };
+        done.map_err(|error| store.note(Access::Write, error))?;
+        store.breaker(Access::Write).succeeded();
+        if store.engine() == Engine::Postgres {
+            *store.inner.without_room.lock() = None;
+        }
+        store.inner.commits.fetch_add(1, Ordering::Relaxed);
+        let last = entries.last().map_or(0, |entry| entry.seq);
+        store.inner.tail.committed(entries);
+        if catch_unwind(AssertUnwindSafe(then)).is_err() {
+            tracing::error!("what follows a commit panicked");
+        }
+        Ok(last)
     }
 
     /// Undoes everything now; dropping does the same a little later.

@@ -14,8 +14,9 @@ use axum::middleware::{Next, from_fn};
 use sensormesh_types::AuditRecord;
 use tokio::time::{Instant, timeout};
 
-/// How long a call that is made again may take.
+/// How long a call that is made again may take, and how long what was given up may still be on its way.
 const PATIENCE: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_secs(3);
 /// No handler waits so often.
 const MANY: usize = 200;
 /// Calls that were not given up, in a row, after which none would be.
@@ -76,7 +77,7 @@ impl GivenUp {
                 match again.unwrap_or_else(|_| panic!("{what}: no answer after one was given up at wait {n}")) {
                     Ok(_) => break,
                     // what was given up while it was being committed is not seen at once
-                    Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(_) if began.elapsed() < SETTLED => tokio::time::sleep(Duration::from_millis(20)).await,
                     Err(error) => panic!("{what}, given up at wait {n}: {error:?}"),
                 }
             }

@@ -71,8 +71,7 @@ fn given_password(path: &Path) -> Result<Option<Secret<String>>> {
 }
 
 /// Removes the file: the password in it is no longer the user's.
-pub(crate) fn forget_password(auth: &Auth) {
-    let Some(path) = &auth.config.bootstrap_password_file else { return };
+pub(crate) fn forget_password(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != std::io::ErrorKind::NotFound
     {

@@ -56,7 +56,6 @@ impl<'t> Projection<'t> {
             }
         }
         for (tenant, sensor) in gone {
-            self.lock(&tenant).await?;
             self.end(&tenant, &sensor).await?;
         }
         for tenant in std::mem::take(&mut self.changed) {
@@ -65,6 +64,7 @@ impl<'t> Projection<'t> {
         Ok(())
     }
 
+    /// Before placements and places are looked at to change them.
     async fn lock(&mut self, tenant: &str) -> Result<()> {
         if self.locked.insert(tenant.to_owned()) {
             db::lock(self.tx, tenant).await?;
@@ -73,7 +73,6 @@ impl<'t> Projection<'t> {
     }
 
     async fn take(&mut self, tenant: &str, event: &Event) -> Result<()> {
-        self.lock(tenant).await?;
         match event {
             Event::Sensor(message) => self.sensor(tenant, sensor(message.clone())).await?,
             Event::Device(device) => {
@@ -86,11 +85,13 @@ impl<'t> Projection<'t> {
                 self.changed.insert(tenant.to_owned());
             }
             Event::DeletedSensorId(id) => {
+                self.lock(tenant).await?;
                 db::delete_sensor(self.tx, tenant, id).await?;
                 self.end(tenant, id).await?;
                 self.changed.insert(tenant.to_owned());
             }
             Event::DeletedDeviceId(id) => {
+                self.lock(tenant).await?;
                 for sensor in db::list_of_device(self.tx, tenant, id).await? {
                     db::delete_sensor(self.tx, tenant, &sensor.id).await?;
                     self.end(tenant, &sensor.id).await?;
@@ -107,10 +108,18 @@ impl<'t> Projection<'t> {
     }
 
     async fn sensor(&mut self, tenant: &str, sensor: Sensor) -> Result<()> {
-        if db::save_sensor(self.tx, tenant, &sensor).await? {
+        if db::find_sensor(self.tx, tenant, &sensor.id).await?.as_ref() != Some(&sensor) {
+            // before the sensor is written: who places it locks in this order too
+            self.lock(tenant).await?;
+            db::save_sensor(self.tx, tenant, &sensor).await?;
             self.changed.insert(tenant.to_owned());
         }
-        let known = db::list_of_sensor(self.tx, tenant, &sensor.id).await?;
+        let mut known = db::list_of_sensor(self.tx, tenant, &sensor.id).await?;
+        let waits = known.is_empty() && !sensor.suggested_room.is_empty();
+        if waits || known.iter().any(|placement| placement.is_current() && placement.site != sensor.site) {
+            self.lock(tenant).await?;
+            known = db::list_of_sensor(self.tx, tenant, &sensor.id).await?;
+        }
         match known.into_iter().find(crate::placement::Placement::is_current) {
             Some(current) if current.site != sensor.site => {
                 let room =
@@ -183,6 +192,7 @@ impl<'t> Projection<'t> {
 
     /// A sensor that is gone is in no room.
     async fn end(&mut self, tenant: &str, sensor: &str) -> Result<()> {
+        self.lock(tenant).await?;
         let known = db::list_of_sensor(self.tx, tenant, sensor).await?;
         match known.into_iter().find(crate::placement::Placement::is_current) {
             Some(current) => record::end(self.tx, &Author::service(tenant), current, self.now_nanos).await,

@@ -154,7 +154,10 @@ pub async fn places<'a>(
     for some in unknown.chunks(AT_ONCE) {
         match ensure(state, registry, &sender.tenant, some).await {
             Ok(()) => known.extend(some),
-            Err(error) if matches!(error.code(), Code::Invalid | Code::Precondition | Code::Exhausted) => {
+            Err(error)
+                if matches!(error.code(), Code::Invalid | Code::Precondition | Code::Exhausted)
+                    && error.retry_after().is_none() =>
+            {
                 // one wrong id fails the call for all: ask for each alone
                 for id in some {
                     match ensure(state, registry, &sender.tenant, &[*id]).await {

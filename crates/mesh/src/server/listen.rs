@@ -24,7 +24,7 @@ use crate::tls::Credentials;
 /// Gives the TLS configuration for the next connection, so that certificates can change while the door is open.
 pub(crate) type TlsSource = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
 
-/// How long accepting pauses when the process has no file descriptors or no memory left.
+/// How long accepting pauses when the process has no file descriptors left.
 const BREATHE: Duration = Duration::from_millis(50);
 /// How often a failing accept is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -59,7 +59,8 @@ impl Door {
         }
     }
 
-    /// Accepts nothing while the process is short of memory.
+    /// Closes new connections at once while the process is so short of memory that calls are refused. For strangers' doors: a
+    /// service is told in an answer, which says when to come back.
     #[must_use]
     pub fn with_memory(mut self, memory: Memory) -> Self {
         self.rules.memory = memory;
@@ -127,7 +128,7 @@ where
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Some(accepted) = drain.closing.cut(accept(&listener, &places, &rules.memory)).await else { break };
+        let Some(accepted) = drain.closing.cut(accept(&listener, &places)).await else { break };
         let (stream, address, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -142,6 +143,10 @@ where
                 continue;
             }
         };
+        if rules.memory.short() == Short::Calls {
+            refused.add(1);
+            continue;
+        }
         let Some(guest) = guests.enter(address.ip(), rules.limits.connections_per_address) else {
             refused.add(1);
             continue;
@@ -167,12 +172,8 @@ fn print_once(limits: &ServerLimits) {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-    memory: &Memory,
 ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
-    while memory.short() == Short::Calls {
-        tokio::time::sleep(BREATHE).await;
-    }
     let (stream, address) = listener.accept().await?;
     Ok((stream, address, place))
 }

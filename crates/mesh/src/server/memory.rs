@@ -1,7 +1,7 @@
 //! How near the process is to the memory it may use, and what it does without before it is killed for it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,8 +13,6 @@ use tokio::time::Instant;
 const EVERY: Duration = Duration::from_millis(50);
 /// When who was refused may come back, about.
 const RETRY: Duration = Duration::from_secs(1);
-/// The size of a page on every machine that this runs on, bytes.
-const PAGE: u64 = 4096;
 /// What a control group says that sets no limit is above this.
 const NO_LIMIT: u64 = 1 << 60;
 
@@ -47,20 +45,34 @@ impl Short {
 pub struct Memory(Option<Arc<Known>>);
 
 struct Known {
-    limit: u64,
+    configured: Option<u64>,
+    group: Option<Group>,
     began: Instant,
     /// When the kernel was asked last, microseconds since `began`.
     asked: AtomicU64,
     short: AtomicU8,
 }
 
+impl Known {
+    /// What is used, and what may be, bytes: of the group where that is what bounds it, with all its processes.
+    fn now(&self) -> Option<(u64, u64)> {
+        let group = self.group.as_ref().and_then(|group| Some((group.used().or_else(own)?, group.limit()?)));
+        let process = self.configured.and_then(|limit| Some((own()?, limit)));
+        [group, process]
+            .into_iter()
+            .flatten()
+            .max_by(|a, b| (a.0 as f64 / a.1 as f64).total_cmp(&(b.0 as f64 / b.1 as f64)))
+    }
+}
+
 impl Memory {
-    /// So many bytes; 0 = what the process's control group allows. Without one there is no limit.
+    /// So many bytes (0 = any number), and what the process's control group allows. Without either there is no limit.
     pub(crate) fn new(configured: u64) -> Self {
-        let limit = Some(configured).filter(|limit| *limit > 0).or_else(|| allowed(Path::new("/sys/fs/cgroup")));
-        Self(limit.map(|limit| {
-            Arc::new(Known { limit, began: Instant::now(), asked: AtomicU64::new(0), short: AtomicU8::new(0) })
-        }))
+        let configured = Some(configured).filter(|limit| *limit > 0);
+        let group = Group::of_this_process(Path::new("/sys/fs/cgroup"));
+        let known =
+            Known { configured, group, began: Instant::now(), asked: AtomicU64::new(0), short: AtomicU8::new(0) };
+        Self((known.configured.is_some() || known.group.is_some()).then(|| Arc::new(known)))
     }
 
     /// Without a limit.
@@ -75,7 +87,7 @@ impl Memory {
         let asked = known.asked.load(Ordering::Relaxed);
         let due = asked == 0 || now.saturating_sub(asked) > EVERY.as_micros() as u64;
         if due && known.asked.compare_exchange(asked, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            let short = used().map_or(Short::Nothing, |used| Short::of(used, known.limit));
+            let short = known.now().map_or(Short::Nothing, |(used, limit)| Short::of(used, limit));
             known.short.store(short as u8, Ordering::Relaxed);
         }
         match known.short.load(Ordering::Relaxed) {
@@ -114,49 +126,70 @@ impl Memory {
             Short::Streams => "costly reads and new streams are refused",
             Short::Calls => "calls are refused",
         };
-        Some(format!("{} MiB of {self} of memory are used: {without}", used().unwrap_or(0) >> 20))
+        let (used, limit) = self.0.as_ref().and_then(|known| known.now()).unwrap_or_default();
+        Some(format!("{} MiB of {} MiB of memory are used: {without}", used >> 20, limit >> 20))
     }
 }
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Some(known) => write!(f, "{} MiB", known.limit >> 20),
+        match self.0.as_ref().and_then(|known| known.now()) {
+            Some((_, limit)) => write!(f, "{} MiB", limit >> 20),
             None => write!(f, "unlimited"),
         }
     }
 }
 
-/// Bytes that this process has to itself: what is resident, but for pages of files, which the kernel takes back.
-fn used() -> Option<u64> {
-    let statm = fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = statm.split_whitespace().skip(1).map(|field| field.parse::<u64>());
-    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
-    Some(resident.saturating_sub(shared) * PAGE)
+/// Bytes that this process has to itself, without pages of files, which the kernel takes back.
+fn own() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What the control group of this process allows, bytes: version 2 (`memory.max` of it and of those above it), or version 1.
-fn allowed(root: &Path) -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut least = None;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let (base, file) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            _ if controllers.split(',').any(|controller| controller == "memory") => {
-                (root.join("memory"), "memory.limit_in_bytes")
+/// The control group with the least limit among that of this process and those above it.
+struct Group {
+    folder: PathBuf,
+    /// The files are those of version 1.
+    first: bool,
+}
+
+impl Group {
+    /// `None` where no group has a limit.
+    fn of_this_process(root: &Path) -> Option<Self> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let mut all = Vec::new();
+        for line in groups.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let first = controllers.split(',').any(|controller| controller == "memory");
+            if !first && !controllers.is_empty() {
+                continue;
             }
-            _ => continue,
-        };
-        let own = base.join(path.trim_start_matches('/'));
-        // within a container the group may be mounted as the root, whatever its path
-        for folder in own.ancestors().take_while(|folder| folder.starts_with(&base)) {
-            let limit = fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok());
-            least = [least, limit.filter(|limit| *limit < NO_LIMIT)].into_iter().flatten().min();
+            let base = if first { root.join("memory") } else { root.to_owned() };
+            let own = base.join(path.trim_start_matches('/'));
+            // within a container the group may be mounted as the root, whatever its path
+            let folders = own.ancestors().take_while(|folder| folder.starts_with(&base));
+            all.extend(folders.map(|folder| Self { folder: folder.to_owned(), first }));
         }
+        all.into_iter().filter(|group| group.limit().is_some()).min_by_key(|group| group.limit())
     }
-    least
+
+    fn read(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.folder.join(file)).ok()
+    }
+
+    /// Bytes; it can be changed while processes run.
+    fn limit(&self) -> Option<u64> {
+        let text = self.read(if self.first { "memory.limit_in_bytes" } else { "memory.max" })?;
+        text.trim().parse().ok().filter(|limit| *limit < NO_LIMIT)
+    }
+
+    /// Bytes that its processes have to themselves.
+    fn used(&self) -> Option<u64> {
+        let name = if self.first { "total_rss " } else { "anon " };
+        self.read("memory.stat")?.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -183,11 +216,33 @@ mod tests {
 
     #[test]
     fn what_the_process_uses_is_known() {
-        let before = used().expect("known");
-        let more = vec![1_u8; 32 << 20];
-        let after = used().expect("known");
-        assert!(after > before + (30 << 20), "{before} {after} {}", more.len());
-        assert_eq!(Memory::new(1 << 40).short(), Short::Nothing);
+        let before = own().expect("known");
+        let more = vec![1_u8; 256 << 20];
+        let after = own().expect("known");
+        assert!(after > before + (128 << 20), "{before} {after} {}", more.len());
         assert_eq!(Memory::new(1 << 20).short(), Short::Calls);
+    }
+
+    #[test]
+    fn of_several_groups_the_least_limit_holds() {
+        let root = tempfile::tempdir().expect("a folder");
+        let line = fs::read_to_string("/proc/self/cgroup").expect("known");
+        let Some(path) = line.lines().find_map(|line| line.split_once(":memory:").or(line.split_once("0::"))) else {
+            return eprintln!("skipped: no control groups here");
+        };
+        let first = line.contains(":memory:");
+        let base = if first { root.path().join("memory") } else { root.path().to_owned() };
+        let file = if first { "memory.limit_in_bytes" } else { "memory.max" };
+        let folder = base.join(path.1.trim_start_matches('/'));
+        fs::create_dir_all(&folder).expect("made");
+        assert!(Group::of_this_process(root.path()).is_none());
+        fs::write(folder.join(file), "max\n").expect("written");
+        assert!(Group::of_this_process(root.path()).is_none());
+        fs::write(base.join(file), "1000000\n").expect("written");
+        let group = Group::of_this_process(root.path()).expect("found");
+        assert_eq!((group.limit(), group.used()), (Some(1_000_000), None));
+        let name = if first { "total_rss" } else { "anon" };
+        fs::write(base.join("memory.stat"), format!("cache 7\n{name} 900000\n")).expect("written");
+        assert_eq!(group.used(), Some(900_000));
     }
 }

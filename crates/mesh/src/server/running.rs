@@ -123,7 +123,7 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
         let limits = config.limits.clone();
         let memory = mesh.memory();
         tracing::info!(service = service.name, address = ?grpc, transport = ?config.transport, %memory, "listens for services");
-        let mut door = Door::new(service.name, listener, limits).with_memory(mesh.memory());
+        let mut door = Door::new(service.name, listener, limits);
         if let Some(credentials) = &mesh.0.credentials {
             door = door.with_credentials(credentials.clone());
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use sensormesh_observability::metrics::{self, Counter, Level, Rpc, Side};
@@ -182,7 +182,7 @@ impl Inner {
         let places = match target.vital {
             true => None,
             false => {
-                self.memory_allows(target)?;
+                self.memory_allows(target, &request.headers)?;
                 Some(self.admission.enter(&target.places, target.stream, began).await?)
             }
         };
@@ -209,9 +209,15 @@ impl Inner {
         Ok(Admitted { places, deadline, caller, user, context })
     }
 
-    fn memory_allows(&self, target: &Target) -> Result<()> {
-        let costly = target.policy.cost > 1 && target.cuttable;
-        self.mesh.0.memory.admit(target.stream, costly).inspect_err(|_| self.memory_shed.add(1))
+    /// What services need of each other goes on to the last: keys and revocations, and the streams that they follow.
+    fn memory_allows(&self, target: &Target, headers: &HeaderMap) -> Result<()> {
+        let policy = target.policy;
+        if policy.min_role.is_none() && !policy.services.is_empty() {
+            return Ok(());
+        }
+        let of_user = headers.contains_key("authorization");
+        let (stream, costly) = (target.stream && of_user, policy.cost > 1 && target.cuttable);
+        self.mesh.0.memory.admit(stream, costly).inspect_err(|_| self.memory_shed.add(1))
     }
 
     fn revocations_are_fresh(&self) -> Result<()> {

@@ -101,7 +101,17 @@ impl Fake {
     }
 
     async fn listen_with(&self, address: SocketAddr, credentials: Option<Credentials>) -> Running {
-        let listener = TcpListener::bind(address).await.expect("a port");
+        let began = tokio::time::Instant::now();
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                // somebody's connection out of this machine may have the port just now
+                Err(_) if began.elapsed() < Duration::from_secs(5) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await
+                }
+                Err(error) => panic!("{address}: {error}"),
+            }
+        };
         let address = listener.local_addr().expect("its address");
         let fake = self.clone();
         let task = tokio::spawn(async move {

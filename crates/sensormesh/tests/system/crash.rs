@@ -120,15 +120,17 @@ async fn run(harm: Harm, points: u32) -> Result<Vec<Value>> {
     for (number, shape) in LOADS.iter().enumerate() {
         loads.push(load(&system, &work.path().join(format!("history-{number}")), shape)?);
     }
-    let (mut starts, mut unsynced) = (Vec::new(), Vec::new());
+    let (mut starts, mut unsynced, mut struck) = (Vec::new(), Vec::new(), 0);
     for point in 0..points {
         sleep(chance.millis(20, 1200)).await;
         if harm == Harm::AtMoment {
             system.kill().await?;
             system.set("POWERCUT_KILL", (1 + chance.below(FIRST_MOMENTS)).to_string());
-            if system.up().await.is_ok() {
-                timeout(Duration::from_secs(5), system.ended()).await.ok();
-            }
+            let ended = match system.up().await {
+                Ok(()) => timeout(Duration::from_secs(5), system.ended()).await.is_ok(),
+                Err(_) => true,
+            };
+            struck += u32::from(ended);
             system.set("POWERCUT_KILL", "0");
         }
         // some die while they stop or start
@@ -158,6 +160,7 @@ async fn run(harm: Harm, points: u32) -> Result<Vec<Value>> {
         system.up().await.with_context(|| format!("after point {point}"))?;
         starts.push(began.elapsed().as_secs_f64());
     }
+    anyhow::ensure!(harm != Harm::AtMoment || struck > points / 3, "the moment came {struck} times in {points}");
     sleep(Duration::from_secs(1)).await;
     let mut found = Vec::new();
     for load in loads {

@@ -146,8 +146,21 @@ async fn keep(tx: &mut Tx, caller: &Caller, tenant: &str, revocation: Revocation
 
 /// Makes the changes durable, then stops accepting what was revoked.
 async fn commit(auth: &Auth, tx: Tx, revocations: &[Revocation]) -> Result<()> {
+    commit_and(auth, tx, revocations, || ()).await
+}
+
+/// The same, and then something more.
+async fn commit_and(
+    auth: &Auth,
+    tx: Tx,
+    revocations: &[Revocation],
+    then: impl FnOnce() + Send + 'static,
+) -> Result<()> {
     let verifier = auth.verifier.clone();
     let revoked: Vec<_> = revocations.iter().map(Revocation::to_mesh).collect();
-    tx.commit_and(move || revoked.into_iter().for_each(|revocation| verifier.revoke(revocation))).await?;
-    Ok(())
+    let after = move || {
+        revoked.into_iter().for_each(|revocation| verifier.revoke(revocation));
+        then();
+    };
+    tx.commit_and(after).await.map(drop)
 }

@@ -6,7 +6,7 @@ use sensormesh_proto::auth::v1 as proto;
 use sensormesh_store::Entry;
 use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random, time};
 
-use super::{commit, end_session, revoke_user, user_and_session};
+use super::{commit, commit_and, end_session, revoke_user, user_and_session};
 use crate::db::session::Presented;
 use crate::key::micros;
 use crate::session::{Session, digest, new_refresh_token};
@@ -234,9 +234,6 @@ pub(super) async fn change_password(
         }
     }
     tx.append(db::user_entry("user.password_changed", &user, &caller.actor(), &caller.traceparent));
-    commit(auth, tx, &revocations).await?;
-    if user.one_time {
-        bootstrap::forget_password(auth);
-    }
-    Ok(())
+    let one_time = user.one_time.then(|| auth.config.bootstrap_password_file.clone()).flatten();
+    commit_and(auth, tx, &revocations, move || one_time.iter().for_each(|file| bootstrap::forget_password(file))).await
 }

@@ -63,10 +63,10 @@ impl Api {
         })?;
         let now = self.mesh.clock().now_micros();
         let mut tx = self.store.tx(&caller.scope).await?;
+        db::lock(&mut tx, caller.tenant()).await?;
         if let Some(answer) = tx.recall_request("CreatePlace", &request_id, &body).await? {
             return proto::CreatePlaceResponse::decode(answer.as_slice()).map_err(Error::internal);
         }
-        db::lock(&mut tx, caller.tenant()).await?;
         let mut tree = db::list_places(&mut tx, caller.tenant()).await?;
         hide_parent(&caller.scope, &tree, &wanted.parent_id)?;
         let place = tree.add(Place {

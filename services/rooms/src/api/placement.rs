@@ -58,17 +58,23 @@ impl Api {
         let body = request.encode_to_vec();
         let proto::CreatePlacementRequest { placement, request_id } = request;
         let proto::Placement { sensor_id, room_id, metric, start_time, end_time } = placement.unwrap_or_default();
-        let sensor = self.sensor(caller, &sensor_id).await?;
+        let told = self.sensor(caller, &sensor_id).await?;
         let mut tx = self.store.tx(&caller.scope).await?;
+        db::lock(&mut tx, caller.tenant()).await?;
         if let Some(answer) = tx.recall_request("CreatePlacement", &request_id, &body).await? {
             return proto::CreatePlacementResponse::decode(answer.as_slice()).map_err(Error::internal);
         }
-        db::lock(&mut tx, caller.tenant()).await?;
         let room = self.room(caller, &mut tx, &room_id).await?;
+        // what `devices` has told of it meanwhile holds
+        let sensor = match (db::find_sensor(&mut tx, caller.tenant(), &sensor_id).await?, told) {
+            (Some(now), _) if caller.scope.admits(caller.tenant(), &now.site) => now,
+            (None, Told { sensor, asked: true }) => {
+                db::save_sensor(&mut tx, caller.tenant(), &sensor).await?;
+                sensor
+            }
+            _ => return Err(Error::not_found("sensor", &sensor_id)),
+        };
         record::check_site(&room.site, &sensor.site, &sensor_id)?;
-        if db::find_sensor(&mut tx, caller.tenant(), &sensor_id).await?.is_none() {
-            db::save_sensor(&mut tx, caller.tenant(), &sensor).await?;
-        }
         let metric = if metric.is_empty() { placement::default_metric(&sensor_id) } else { metric };
         let start = nanos("placement.start_time", start_time.as_ref())?;
         let end = nanos("placement.end_time", end_time.as_ref())?;
@@ -126,11 +132,12 @@ impl Api {
     }
 
     /// A sensor that the caller sees. One that the stream of `devices` has not told of yet is asked for.
-    async fn sensor(&self, caller: &Caller, id: &str) -> Result<Sensor> {
+    async fn sensor(&self, caller: &Caller, id: &str) -> Result<Told> {
         let unknown = || Error::not_found("sensor", id);
         let mut read = self.store.read(&caller.scope).await?;
         let known = db::find_sensor(&mut read, caller.tenant(), id).await?;
         drop(read);
+        let asked = known.is_none();
         let sensor = match known {
             Some(sensor) => sensor,
             None => {
@@ -142,8 +149,14 @@ impl Api {
                 }
             }
         };
-        if caller.scope.admits(caller.tenant(), &sensor.site) { Ok(sensor) } else { Err(unknown()) }
+        if caller.scope.admits(caller.tenant(), &sensor.site) { Ok(Told { sensor, asked }) } else { Err(unknown()) }
     }
+}
+
+/// A sensor as `devices` told of it: by its stream, or asked just now.
+struct Told {
+    sensor: Sensor,
+    asked: bool,
 }
 
 fn nanos(field: &str, time: Option<&prost_types::Timestamp>) -> Result<Option<i64>> {

@@ -64,12 +64,9 @@ pub async fn list_unplaced(
     rows.iter().map(sensor).collect()
 }
 
-/// Writes a sensor that was heard of now and says whether that changed anything.
-pub async fn save_sensor(tx: &mut Tx, tenant: &str, sensor: &Sensor) -> Result<bool> {
+/// Writes a sensor that was heard of now.
+pub async fn save_sensor(tx: &mut Tx, tenant: &str, sensor: &Sensor) -> Result<()> {
     let now = tx.store().clock().now_micros();
-    if find_sensor(tx, tenant, &sensor.id).await?.as_ref() == Some(sensor) {
-        return Ok(false);
-    }
     tx.query(
         "INSERT INTO sensor (tenant, sensor_id, device_id, name, site, profile_id, quantity, unit, range_min, range_max, \
          interval_ns, suggested_room, suggested_metric, heard) \
@@ -96,7 +93,7 @@ pub async fn save_sensor(tx: &mut Tx, tenant: &str, sensor: &Sensor) -> Result<b
     .bind(now)
     .execute()
     .await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Takes a sensor out.

@@ -187,7 +187,8 @@ pub async fn drop_readings(tx: &mut Tx, tenant: &str, sensor_id: Option<&str>) -
 }
 
 /// Removes readings of a sensor that are in the log now. What was kept aside since they were taken stays.
-pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, kept: &[Kept]) -> Result<()> {
+pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, kept: &[Kept]) -> Result<u64> {
+    let mut removed = 0;
     for some in kept.chunks(REMOVED_AT_ONCE) {
         let pairs: Vec<String> =
             (0..some.len()).map(|i| format!("({})", sensormesh_store::placeholders(i * 2 + 3, 2))).collect();
@@ -196,9 +197,9 @@ pub async fn remove(tx: &mut Tx, tenant: &str, sensor_id: &str, kept: &[Kept]) -
             pairs.join(", ")
         );
         let values = some.iter().flat_map(|kept| [kept.time, kept.value.to_bits() as i64]);
-        tx.query_built(sql).bind(tenant).bind(sensor_id).bind_all(values).execute().await?;
+        removed += tx.query_built(sql).bind(tenant).bind(sensor_id).bind_all(values).execute().await?;
     }
-    Ok(())
+    Ok(removed)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::builder;
 
 const LIMIT: u64 = 128 << 20;
 
-/// A control group with so much memory, gone with this; the processes in it go to where they came from.
+/// A control group with so much memory, gone with this; the processes in it go to the one above.
 struct Group(PathBuf);
 
 impl Group {
