@@ -172,7 +172,7 @@ impl Group {
             let folders = own.ancestors().take_while(|folder| folder.starts_with(&base));
             all.extend(folders.map(|folder| Self { folder: folder.to_owned(), first }));
         }
-        all.into_iter().filter(|group| group.limit().is_some()).min_by_key(|group| group.limit())
+        all.into_iter().filter(|group| group.limit().is_some()).min_by_key(Self::limit)
     }
 
     fn read(&self, file: &str) -> Option<String> {

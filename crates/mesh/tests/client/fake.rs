@@ -107,7 +107,7 @@ impl Fake {
                 Ok(listener) => break listener,
                 // somebody's connection out of this machine may have the port just now
                 Err(_) if began.elapsed() < Duration::from_secs(5) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(error) => panic!("{address}: {error}"),
             }

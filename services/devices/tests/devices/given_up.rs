@@ -79,7 +79,7 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
     let delete_sensor =
         async |n: usize| gone(call!(user.delete_sensor(proto::DeleteSensorRequest { sensor_id: format!("s{n}.a") })));
     let delete_device = async |n: usize| {
-        let device_id = if n % 2 == 0 { format!("d{n}") } else { format!("e{n}") };
+        let device_id = if n.is_multiple_of(2) { format!("d{n}") } else { format!("e{n}") };
         gone(call!(user.delete_device(proto::DeleteDeviceRequest { device_id, force: true })))
     };
     let delete_profile =

