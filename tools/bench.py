@@ -1,6 +1,6 @@
 """Measures speed and size of the release build, each beside a limit or a peer in the same run.
 
-    bench.py [--gate] [--only start,memory,live,ingest,grown,disk,rest,query,broker,fanout,hop,stack,overload,dashboard,syncs,allocations,streams]
+    bench.py [--gate] [--only start,memory,live,ingest,grown,disk,rest,query,broker,fanout,hop,stack,overload,beside,dashboard,syncs,allocations,streams]
              [--rounds N] [--seconds S] [--cpu N] [--nice N] [--no-build]
              [--overload SECONDS]
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from bench import broker, disk, fanout, gate, grown, hop, ingest, live, overload, program, query, rest, stack, table
+from bench import beside, broker, disk, fanout, gate, grown, hop, ingest, live, overload, program, query, rest, stack, table
 from machine import ROOT, SKIPPED, run, say
 
 GATE = ["disk", "syncs", "allocations", "streams"]
@@ -38,6 +38,7 @@ def main() -> None:
         "hop": lambda: hop.hop(options.rounds, options.seconds),
         "stack": lambda: stack.stack(options.rounds, options.seconds),
         "overload": lambda: overload.overload(options.overload),
+        "beside": lambda: beside.beside(options.rounds, 5 * options.seconds),
         "dashboard": program.dashboard,
         "syncs": gate.syncs,
         "allocations": gate.allocations,

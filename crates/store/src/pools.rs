@@ -10,6 +10,7 @@ use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Database};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::{Config, Synchronous};
@@ -47,6 +48,8 @@ pub(crate) struct Postgres {
     pool: Mutex<PgPool>,
 }
 
+/// Nobody waits so long for a connection where there are some.
+const SOON: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// What SQLite holds in this process, bytes: above this, pages that it has read make room for others. Each connection has a
@@ -135,7 +138,10 @@ impl Pools {
                 // who stops waiting for a BEGIN that is under way would leave in the pool a connection within a transaction
                 // that nobody ends (transact-rs/sqlx#4393); a task waits to the end
                 let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(begin)).await });
-                begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map(Session::Postgres)
+                tokio::select! {
+                    begun = begun => begun.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map(Session::Postgres),
+                    error = postgres.refuses() => Err(sqlx::Error::Io(error)),
+                }
             }
         }
     }
@@ -154,6 +160,21 @@ impl Pools {
 impl Postgres {
     pub(crate) fn pool(&self) -> PgPool {
         self.pool.lock().clone()
+    }
+
+    /// Ends once it is known that nobody listens where the server was: the pool itself would try again for as long as anybody may
+    /// wait for a connection.
+    async fn refuses(&self) -> std::io::Error {
+        tokio::time::sleep(SOON).await;
+        if self.options.get_socket().is_none() {
+            let place = (self.options.get_host(), self.options.get_port());
+            if let Err(error) = TcpStream::connect(place).await
+                && error.kind() == std::io::ErrorKind::ConnectionRefused
+            {
+                return error;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Starts over with a new pool. A connection that died silently while it was dropped keeps its place in the old one

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::replicas::stored;
 
 /// How long a client tries one operation, and the pause between: what a careful client does, and little of it.
-pub const CAREFUL: Duration = Duration::from_secs(5);
+pub const CAREFUL: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// One operation of a client: sent, and sent again where nobody answered or the answer says that it may be.

@@ -46,11 +46,12 @@ pub async fn stored(system: &System, token: &str, sensor: &str) -> Vec<i64> {
     let (mut all, mut page) = (Vec::new(), String::new());
     loop {
         let path = format!("/sensors/{sensor}/data?pageToken={page}");
-        let (status, answer) = system.get(&path, token).await.expect("answer");
-        if status == 429 {
-            tokio::time::sleep(Duration::from_millis(250)).await;
-            continue;
-        }
+        // an edge may just have been killed, or the caller's calls of this second are used up
+        let answered = eventually(Duration::from_secs(60), || async {
+            let (status, answer) = system.get(&path, token).await.ok()?;
+            (!matches!(status, 429 | 502..=504)).then_some((status, answer))
+        });
+        let (status, answer) = answered.await.expect("an answer");
         assert_eq!(status, 200, "{answer}");
         all.extend(values(&answer).map(|(_, value)| value));
         match answer["nextPageToken"].as_str() {

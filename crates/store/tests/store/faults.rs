@@ -66,6 +66,34 @@ async fn a_migration_that_is_killed_in_the_middle_is_done_again() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_is_said_to_be_gone_at_once() {
+    let server = match postgres::Server::start(None) {
+        Ok(server) => server,
+        Err(error) => return eprintln!("skipped: a server that refuses: {error:#}"),
+    };
+    let config = Config::at(server.url.clone());
+    let patience = config.acquire_timeout;
+    let store = Store::open("things", &config, MIGRATIONS, Clock::system()).await.expect("open");
+    insert(&store, "1", 10).await.expect("it is there");
+    let sh = |script: &str| {
+        assert!(std::process::Command::new("sh").args(["-c", script]).status().expect("sh").success());
+    };
+    sh(&server.stop);
+    let mut longest = Duration::ZERO;
+    for _ in 0..6 {
+        let began = tokio::time::Instant::now();
+        let error = count(&store).await.expect_err("nobody is there");
+        assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+        longest = longest.max(began.elapsed());
+    }
+    assert!(longest < patience / 2, "{longest:?}, where a connection is waited for {patience:?}");
+    assert_ne!(store.health().state, State::Closed);
+    sh(&server.start);
+    let back = eventually(Duration::from_secs(60), || async { count(&store).await.ok() });
+    assert_eq!(back.await, Some(1), "it is used again");
+}
+
 /// A wire to a server that can be cut.
 struct Wire {
     state: Arc<AtomicU8>,
