@@ -20,7 +20,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 pub use disk::{DISK_FREE, DISK_STATE, DISK_USED, DiskRoom, disk_room};
-pub use readings::{Ingest, Scrub, ingest, refused_readings, scrub};
+pub use readings::{Ingest, LongReads, Scrub, ingest, long_reads, refused_readings, scrub};
 
 /// Time from the first byte of a call to its last, in the server. Seconds.
 pub const RPC_SERVER_DURATION: &str = "rpc.server.call.duration";
@@ -60,6 +60,10 @@ pub const COMMIT_DURATION: &str = "sensormesh.telemetry.commit.duration";
 pub const SCRUBBED: &str = "sensormesh.telemetry.scrubbed";
 /// Blocks and batches that are known to be damaged.
 pub const DAMAGED: &str = "sensormesh.telemetry.damaged";
+/// Long reads, by `state`: `reading` or `waiting`.
+pub const LONG_READS: &str = "sensormesh.telemetry.long.reads";
+/// Long reads for which no turn came.
+pub const LONG_READS_REFUSED: &str = "sensormesh.telemetry.long.reads.refused";
 /// Requests the edge refused, by `reason`.
 pub const EDGE_REFUSED: &str = "sensormesh.edge.refused";
 /// Always 1; its `version` label is what it is about.
@@ -117,6 +121,8 @@ struct Instruments {
     commit: OtelHistogram<f64>,
     scrubbed: OtelCounter<u64>,
     damaged: OtelGauge<u64>,
+    long_reads: OtelUpDownCounter<i64>,
+    long_reads_refused: OtelCounter<u64>,
     edge_refused: OtelCounter<u64>,
     disk: disk::Instruments,
 }
@@ -170,6 +176,8 @@ impl Instruments {
                 .u64_gauge(DAMAGED)
                 .with_description("Blocks and batches of readings that are damaged and not served.")
                 .build(),
+            long_reads: level(LONG_READS, "Long reads of readings, by whether they read or wait for their turn."),
+            long_reads_refused: counter(LONG_READS_REFUSED, "Long reads of readings that were refused: no turn came."),
             edge_refused: counter(EDGE_REFUSED, "Requests the edge refused."),
             disk: disk::Instruments::new(&meter),
             registry,
@@ -230,6 +238,10 @@ impl Gauge {
 pub struct Level(Arc<BoundUpDownCounter<i64>>);
 
 impl Level {
+    fn of(instrument: &OtelUpDownCounter<i64>, labels: &[KeyValue]) -> Self {
+        Self(Arc::new(instrument.bind(labels)))
+    }
+
     /// Adds one now and takes it away when the guard is dropped.
     pub fn hold(&self) -> LevelGuard {
         self.0.add(1);
@@ -387,12 +399,12 @@ pub fn certificate_end(service: &str) -> Gauge {
 /// Streams open in `service`.
 pub fn open_streams(service: &'static str, side: Side) -> Level {
     let labels = [KeyValue::new("service", service), KeyValue::new("side", side.as_str())];
-    Level(Arc::new(instruments().streams.bind(&labels)))
+    Level::of(&instruments().streams, &labels)
 }
 
 /// Connections open to `service`.
 pub fn open_connections(service: &'static str) -> Level {
-    Level(Arc::new(instruments().connections.bind(&[KeyValue::new("service", service)])))
+    Level::of(&instruments().connections, &[KeyValue::new("service", service)])
 }
 
 /// Restarts of one background loop; `task` is the fixed name it was given.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use sensormesh_types::AuditRecord;
+use sensormesh_types::{AuditRecord, Code, Result};
 use tokio::time::{Instant, timeout};
 
 /// How long a call that is made again may take, and how long what was given up may still be on its way.
@@ -98,6 +98,14 @@ async fn up_to<T>(at: usize, run: impl Future<Output = T>) -> Option<T> {
         }
     })
     .await
+}
+
+/// Whoever asks again is told with this code that it has happened.
+pub fn or_done<T>(answer: Result<T>, code: Code) -> Result<()> {
+    match answer {
+        Err(error) if error.code() == code => Ok(()),
+        answer => answer.map(drop),
+    }
 }
 
 /// That what happened to each of these is on record once, and nothing else of its kind.

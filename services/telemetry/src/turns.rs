@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sensormesh_observability::metrics::{LevelGuard, long_reads};
 use sensormesh_types::{Caller, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,6 +31,7 @@ pub struct Turn {
     _all: OwnedSemaphorePermit,
     /// Keeps the caller's share until nobody uses it.
     _share: Arc<Semaphore>,
+    _shown: LevelGuard,
 }
 
 impl Turns {
@@ -44,18 +46,25 @@ impl Turns {
     /// Waits for a turn, 2 s at most. RESOURCE_EXHAUSTED (READS_BUSY) where none comes.
     pub async fn take(&self, caller: &Caller) -> Result<Turn> {
         tokio::time::timeout(PATIENCE, self.wait(caller)).await.unwrap_or_else(|_| {
+            long_reads().refused.add(1);
             let message = "too many histories are being read at present; ask for less at once, or later";
             Err(Error::exhausted("READS_BUSY", message, Duration::from_secs(1)))
         })
     }
 
+    /// That a turn comes within 2 s, before a stream begins that will [`Turns::wait`] for each of its own.
+    pub async fn admit(&self, caller: &Caller) -> Result<()> {
+        self.take(caller).await.map(drop)
+    }
+
     /// Waits for a turn, however long: for what is sent as it is read, and must not break off for this.
     pub async fn wait(&self, caller: &Caller) -> Result<Turn> {
         let share = self.share_of(caller);
+        let _shown = long_reads().waiting.hold();
         // first one's own, so that who waits for it does not stand in others' way
         let own = Arc::clone(&share).acquire_owned().await.map_err(Error::internal)?;
         let all = Arc::clone(&self.all).acquire_owned().await.map_err(Error::internal)?;
-        Ok(Turn { _own: own, _all: all, _share: share })
+        Ok(Turn { _own: own, _all: all, _share: share, _shown: long_reads().reading.hold() })
     }
 
     fn share_of(&self, caller: &Caller) -> Arc<Semaphore> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::BoundGauge;
 
-use super::{Counter, Durations, instruments};
+use super::{Counter, Durations, Level, instruments};
 
 /// What ingest counts.
 #[derive(Clone, Debug)]
@@ -71,6 +71,31 @@ pub fn scrub() -> &'static Scrub {
     SCRUB.get_or_init(|| {
         let all = instruments();
         Scrub { verified: Counter::of(&all.scrubbed, &[]), damaged: Arc::new(all.damaged.bind(&[])) }
+    })
+}
+
+/// What reads of long ranges count.
+#[derive(Clone, Debug)]
+pub struct LongReads {
+    /// Those whose turn it is.
+    pub reading: Level,
+    /// Those that wait for a turn.
+    pub waiting: Level,
+    /// Those for which none came.
+    pub refused: Counter,
+}
+
+/// The handles of long reads.
+pub fn long_reads() -> &'static LongReads {
+    static LONG_READS: OnceLock<LongReads> = OnceLock::new();
+    LONG_READS.get_or_init(|| {
+        let all = instruments();
+        let state = |word| Level::of(&all.long_reads, &[KeyValue::new("state", word)]);
+        LongReads {
+            reading: state("reading"),
+            waiting: state("waiting"),
+            refused: Counter::of(&all.long_reads_refused, &[]),
+        }
     })
 }
 

@@ -1,22 +1,14 @@
 //! Calls that are given up while they wait.
 
 use sensormesh_proto::auth::v1 as proto;
-use sensormesh_testkit::given_up::happened_once;
-use sensormesh_types::{Code, Result};
+use sensormesh_testkit::given_up::{happened_once, or_done};
+use sensormesh_types::Code;
 
 use crate::system::{Engine, PASSWORD, System, answer, as_user, cheap};
 
 /// More than any call waits.
 const MANY: usize = 60;
 const VIEWER: i32 = 1;
-
-/// Whoever asks again is told that it has happened, with this code.
-fn or_done<T>(answer: Result<T>, code: Code) -> Result<()> {
-    match answer {
-        Err(error) if error.code() == code => Ok(()),
-        answer => answer.map(drop),
-    }
-}
 
 pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: Engine) {
     let system = System::start(engine, cheap()).await;

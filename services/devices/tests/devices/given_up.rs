@@ -1,21 +1,13 @@
 //! Calls that are given up while they wait.
 
 use sensormesh_proto::devices::v1 as proto;
-use sensormesh_testkit::given_up::happened_once;
-use sensormesh_types::{Code, Result, Scope};
+use sensormesh_testkit::given_up::{happened_once, or_done};
+use sensormesh_types::{Code, Scope};
 
 use crate::system::{Engine, System, call, device, sensor};
 
 /// More than any call waits.
 const MANY: usize = 100;
-
-/// Whoever deletes it again is told that it is not there any more.
-fn gone<T>(answer: Result<T>) -> Result<()> {
-    match answer {
-        Err(error) if error.code() == Code::NotFound => Ok(()),
-        answer => answer.map(drop),
-    }
-}
 
 pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: Engine) {
     let system = System::start(engine).await;
@@ -76,14 +68,16 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
         given_up.at_every_wait("UpdateSensor", update_sensor).await,
         given_up.at_every_wait("UpdateProfile", update_profile).await,
     ];
-    let delete_sensor =
-        async |n: usize| gone(call!(user.delete_sensor(proto::DeleteSensorRequest { sensor_id: format!("s{n}.a") })));
+    let delete_sensor = async |n: usize| {
+        or_done(call!(user.delete_sensor(proto::DeleteSensorRequest { sensor_id: format!("s{n}.a") })), Code::NotFound)
+    };
     let delete_device = async |n: usize| {
         let device_id = if n.is_multiple_of(2) { format!("d{n}") } else { format!("e{n}") };
-        gone(call!(user.delete_device(proto::DeleteDeviceRequest { device_id, force: true })))
+        or_done(call!(user.delete_device(proto::DeleteDeviceRequest { device_id, force: true })), Code::NotFound)
     };
-    let delete_profile =
-        async |n: usize| gone(call!(user.delete_profile(proto::DeleteProfileRequest { profile_id: format!("p{n}") })));
+    let delete_profile = async |n: usize| {
+        or_done(call!(user.delete_profile(proto::DeleteProfileRequest { profile_id: format!("p{n}") })), Code::NotFound)
+    };
     let deleted = [
         given_up.at_every_wait("DeleteSensor", delete_sensor).await,
         given_up.at_every_wait("DeleteProfile", delete_profile).await,

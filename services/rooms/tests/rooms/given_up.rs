@@ -2,22 +2,14 @@
 
 use sensormesh_proto::rooms::v1 as proto;
 use sensormesh_proto::rooms::v1::PlaceKind;
-use sensormesh_testkit::given_up::happened_once;
-use sensormesh_types::{Code, Result};
+use sensormesh_testkit::given_up::{happened_once, or_done};
+use sensormesh_types::Code;
 
 use crate::fakes::sensor;
 use crate::system::{Engine, System, call, mask, place, until};
 
 /// More than any call waits.
 const MANY: usize = 60;
-
-/// Whoever deletes it again is told that it is not there any more.
-fn gone<T>(answer: Result<T>) -> Result<()> {
-    match answer {
-        Err(error) if error.code() == Code::NotFound => Ok(()),
-        answer => answer.map(drop),
-    }
-}
 
 pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: Engine) {
     let system = System::start(engine).await;
@@ -45,11 +37,17 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
     };
     let updated = given_up.at_every_wait("UpdatePlace", update).await;
     let take_out = async |n: usize| {
-        gone(call!(user.delete_placement(proto::DeletePlacementRequest { sensor_id: format!("s{n}.t") })))
+        or_done(
+            call!(user.delete_placement(proto::DeletePlacementRequest { sensor_id: format!("s{n}.t") })),
+            Code::NotFound,
+        )
     };
     let taken = given_up.at_every_wait("DeletePlacement", take_out).await;
     let delete = async |n: usize| {
-        gone(call!(user.delete_place(proto::DeletePlaceRequest { place_id: format!("a{n}"), force: true })))
+        or_done(
+            call!(user.delete_place(proto::DeletePlaceRequest { place_id: format!("a{n}"), force: true })),
+            Code::NotFound,
+        )
     };
     let deleted = given_up.at_every_wait("DeletePlace", delete).await;
     eprintln!("waits: {rounds:?}, {updated}, {taken}, {deleted}");

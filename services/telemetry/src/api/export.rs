@@ -30,6 +30,7 @@ impl Api {
         let zone = time::zone("time_zone", &request.time_zone)?;
         self.reach(&request.min_seq).await?;
         let series = self.series(caller, &request.sensor_id)?;
+        self.turns.admit(caller).await?;
         let (api, caller, raw) = (self.clone(), caller.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
             let mut table = Csv::new(["time", "sensor_id", "value", "unit", "quality"]);
@@ -76,6 +77,7 @@ impl Api {
         for sensor_id in &request.sensor_ids {
             self.series(caller, sensor_id)?;
         }
+        self.turns.admit(caller).await?;
         let (api, caller) = (self.clone(), caller.clone());
         Ok(sensormesh_mesh::produce(|answers| async move {
             let mut csv = heading(&asked);

@@ -28,6 +28,7 @@ impl Api {
         }
         let first =
             pb::StreamReadingsResponse { as_of: Some(self.now()), stale: self.is_stale(), ..Default::default() };
+        self.turns.admit(caller).await?;
         let (api, caller, raw) = (self.clone(), caller.clone(), request.raw);
         Ok(sensormesh_mesh::produce(|answers| async move {
             answers.send(first).await;

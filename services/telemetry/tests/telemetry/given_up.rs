@@ -2,21 +2,13 @@
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::calibration::Function;
-use sensormesh_testkit::given_up::happened_once;
-use sensormesh_types::{Code, Result, Role, Scope, time};
+use sensormesh_testkit::given_up::{happened_once, or_done};
+use sensormesh_types::{Code, Role, Scope, time};
 
 use crate::system::{Engine, NOW, SECOND, System, call, reading};
 
 /// More than any call waits.
 const MANY: usize = 60;
-
-/// Whoever asks again is told that it has happened.
-fn gone<T>(answer: Result<T>) -> Result<()> {
-    match answer {
-        Err(error) if error.code() == Code::NotFound => Ok(()),
-        answer => answer.map(drop),
-    }
-}
 
 pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: Engine) {
     let mut system = System::start(engine).await;
@@ -53,7 +45,7 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
     }
     let uncalibrate = async |n: usize| {
         let request = pb::DeleteCalibrationRequest { sensor_id: id(n), version: versions[n - 1] };
-        gone(call!(user.delete_calibration(request)))
+        or_done(call!(user.delete_calibration(request)), Code::NotFound)
     };
     let uncalibrated = given_up.at_every_wait("DeleteCalibration", uncalibrate).await;
 
@@ -80,7 +72,7 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
     }
     let drop_one = async |n: usize| {
         let request = pb::DropQuarantineRequest { sensor_id: aside(MANY - n), all: false };
-        gone(call!(user.drop_quarantine(request)))
+        or_done(call!(user.drop_quarantine(request)), Code::NotFound)
     };
     let dropped = given_up.at_every_wait("DropQuarantine", drop_one).await;
     let waits = [ingested, calibrated, uncalibrated, deleted, dropped];
