@@ -31,16 +31,21 @@ pub use validate::{At, Found, Validate};
 /// with the comments of our own files.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contracts.binpb"));
 
-/// The same without comments: what a release writes to `proto/released.binpb`, after [`breaking_changes`] found nothing.
+/// The same without comments: what [`pool`] is of, and what a release writes to `proto/released.binpb`, after [`breaking_changes`] found nothing.
 pub const RELEASE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/release.binpb"));
 
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the same bytes were decoded when they were built")
-});
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(RELEASE).expect("the same bytes were decoded when they were built"));
 
-/// The contracts for reflection: dynamic messages, options, comments. Decoded once, in about ten milliseconds.
+/// The contracts for reflection: dynamic messages and options. Decoded once, and without comments, which would take more memory
+/// than all else in it.
 pub fn pool() -> &'static DescriptorPool {
     &POOL
+}
+
+/// The same with comments, for who writes about the contracts. Decoded each time, in about ten milliseconds.
+pub fn commented_pool() -> DescriptorPool {
+    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the same bytes were decoded when they were built")
 }
 
 /// What the compiler of the contracts wrote. Its comments are the contracts' own.

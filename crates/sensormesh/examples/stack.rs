@@ -221,7 +221,7 @@ fn token(key: &rcgen::KeyPair, clock: &Clock) -> Result<String> {
         sid: "s".into(),
         jti: "j".into(),
         iat: now,
-        exp: now + 3600,
+        exp: now + 600,
     };
     let header = jsonwebtoken::Header {
         typ: Some(TOKEN_TYPE.into()),

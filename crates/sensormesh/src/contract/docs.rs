@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 
 use prost_reflect::{Cardinality, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
-use sensormesh_proto::{method, pool};
+use sensormesh_proto::{commented_pool, method};
 use sensormesh_types::text::format_duration;
 
 /// The whole reference.
 pub fn markdown() -> String {
     let mut text =
         "# The contracts\n\nMade by `sensormesh contract docs` from the `.proto` files. Do not edit.\n".to_owned();
-    let ours = pool().files().filter(|file| file.package_name().starts_with("sensormesh."));
+    let pool = commented_pool();
+    let ours = pool.files().filter(|file| file.package_name().starts_with("sensormesh."));
     for file in ours {
         page(&file, &mut text);
     }

@@ -2,26 +2,31 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
+use prost::Message as _;
 use prost_reflect::{
-    DescriptorPool, EnumDescriptor, EnumValueDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor,
-    MethodDescriptor, ServiceDescriptor,
+    EnumDescriptor, EnumValueDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor, MethodDescriptor,
+    ServiceDescriptor,
 };
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 /// Every comment by file and path.
 pub struct Comments(HashMap<String, HashMap<Vec<i32>, String>>);
 
 impl Comments {
-    /// Reads the comments of a pool; files without source information have none.
-    pub fn of(pool: &DescriptorPool) -> Self {
-        let of_file = |file: FileDescriptor| {
-            let info = file.file_descriptor_proto().source_code_info.as_ref();
+    /// Reads the comments of serialized descriptors, which the pool that is served has forgotten. Files without source information
+    /// have none.
+    pub fn of(descriptors: Bytes) -> Self {
+        let of_file = |file: FileDescriptorProto| {
+            let info = file.source_code_info.as_ref();
             let comments = info.into_iter().flat_map(|info| &info.location).filter_map(|location| {
                 let text = tidy(location.leading_comments.as_deref()?);
                 (!text.is_empty()).then(|| (location.path.clone(), text))
             });
             (file.name().to_owned(), comments.collect())
         };
-        Self(pool.files().map(of_file).collect())
+        let set = FileDescriptorSet::decode(descriptors).unwrap_or_default();
+        Self(set.file.into_iter().map(of_file).collect())
     }
 
     fn at(&self, file: &FileDescriptor, path: &[i32]) -> String {

@@ -16,7 +16,7 @@ use schema::Schemas;
 
 /// The description of a set of contracts.
 pub fn document(contract: &Contract) -> Value {
-    let comments = Comments::of(&contract.pool);
+    let comments = Comments::of(contract.descriptors.clone());
     let mut schemas = Schemas::new(contract, &comments);
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut seen: BTreeMap<usize, usize> = BTreeMap::new();

@@ -6,6 +6,7 @@
 //! Most streams wait most of the time, a thousand of them on a small machine. So what a stream holds while it waits is kept
 //! small: a channel has room for 32 of its items, which are boxed, and what is done once is a future of its own.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use sensormesh_proto::telemetry::v1::ReadingForm;
 use sensormesh_proto::types::v1::Bookmark;
 use sensormesh_series::{Reading, wire};
 use sensormesh_types::{Caller, Code, Error, Result, Scope, time};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::rows::row;
 use super::{Answers, Api};
@@ -55,7 +57,7 @@ impl Api {
         if let Some(after) = after {
             check_retention(engine, after)?;
         }
-        let (form, told, raw) = (request.form(), request.cursor.clone(), request.raw);
+        let (form, raw) = (request.form(), request.raw);
         let filter = Filter::new(&caller.scope, request);
         // one message on its way, one being made
         let (messages, outgoing) = mpsc::channel(1);
@@ -68,9 +70,11 @@ impl Api {
             live: false,
             raw,
             named: Marks::default(),
+            calibrated: Marks::default(),
             version: 0,
             messages,
-            told,
+            told: after,
+            said: Instant::now(),
             deadline: Context::current().and_then(|context| context.deadline),
         };
         let (ending, fresh) = (Arc::clone(&end), after.is_none());
@@ -117,12 +121,15 @@ struct Feed {
     live: bool,
     /// Values as they were measured, not calibrated.
     raw: bool,
-    /// The series that were named to the reader, for COLUMNS, by the catalog of that version.
+    /// The series that were named to the reader, for COLUMNS, and those of them that are calibrated: by the catalog of that
+    /// version.
     named: Marks,
+    calibrated: Marks,
     version: u64,
     messages: mpsc::Sender<Box<pb::WatchReadingsResponse>>,
-    /// The last cursor handed to the reader.
-    told: String,
+    /// The last place whose cursor was handed to the reader, and when it was last handed anything.
+    told: Option<u64>,
+    said: Instant,
     deadline: Option<Instant>,
 }
 
@@ -140,6 +147,8 @@ enum Choice {
 impl Feed {
     async fn run(mut self, fresh: bool) -> Result<()> {
         let mut head = self.engine.hub.follow_head();
+        let alarm = tokio::time::sleep_until(self.due());
+        tokio::pin!(alarm);
         if fresh {
             Box::pin(self.snapshot()).await?;
             self.live = true;
@@ -153,31 +162,37 @@ impl Feed {
             } else if !self.live {
                 self.live = true;
                 self.bookmark().await?;
-            } else if !self.wait(&mut head).await? {
+            } else if !self.wait(&mut head, alarm.as_mut()).await? {
                 return self.bookmark().await;
             }
         }
     }
 
-    /// Waits for more, with bookmarks; answers false at the stream's greatest age.
-    async fn wait(&mut self, head: &mut watch::Receiver<u64>) -> Result<bool> {
-        let age = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
+    /// Waits for more, with bookmarks; answers false at the stream's greatest age. The alarm is set anew when it rings, not with
+    /// every message.
+    async fn wait(&mut self, head: &mut watch::Receiver<u64>, mut alarm: Pin<&mut Sleep>) -> Result<bool> {
         tokio::select! {
             changed = head.changed() => {
                 changed.map_err(|_| Error::unavailable("STOPPING", "telemetry is stopping", Duration::from_secs(1)))?;
-                Ok(true)
             }
-            () = age => Ok(false),
-            () = tokio::time::sleep(BOOKMARK) => {
-                self.bookmark().await?;
-                Ok(true)
+            () = &mut alarm => {
+                let now = Instant::now();
+                if self.deadline.is_some_and(|end| now >= end) {
+                    return Ok(false);
+                }
+                if now >= self.said + BOOKMARK {
+                    self.bookmark().await?;
+                }
+                alarm.reset(self.due());
             }
         }
+        Ok(true)
+    }
+
+    /// When there must be a bookmark, or an end, unless something else is said before.
+    fn due(&self) -> Instant {
+        let bookmark = self.said + BOOKMARK;
+        self.deadline.map_or(bookmark, |end| end.min(bookmark))
     }
 
     /// The batches that follow, from memory or from the log.
@@ -225,6 +240,7 @@ impl Feed {
         }
         for same_tenant in latest.chunk_by(|a, b| a.0.tenant == b.0.tenant) {
             for some in same_tenant.chunks(SNAPSHOT) {
+                self.forget_what_changed();
                 let mut message = self.message(&some[0].0.tenant, false);
                 for (series, reading) in some {
                     if self.form == ReadingForm::Columns {
@@ -292,6 +308,7 @@ impl Feed {
 
     /// The groups as the log has them, without the channels the reader does not want.
     fn put_columns(&mut self, entry: &Entry, message: &mut pb::WatchReadingsResponse) {
+        self.forget_what_changed();
         for (group, packed) in entry.groups.iter().zip(entry.packed()) {
             let mut plain = 0;
             for channel in &group.channels {
@@ -317,21 +334,33 @@ impl Feed {
         }
     }
 
-    /// What the reader gets of a series. Names it to the reader the first time.
-    fn choose(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) -> Choice {
+    /// Decides and names anew when any sensor has changed.
+    fn forget_what_changed(&mut self) {
         let version = self.engine.catalog.version();
         if self.version != version {
             self.version = version;
             self.named.clear();
+            self.calibrated.clear();
+        }
+    }
+
+    /// What the reader gets of a series. Names it to the reader the first time.
+    fn choose(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) -> Choice {
+        if self.named.has(series.number) && !self.calibrated.has(series.number) {
+            return Choice::Plain;
         }
         if !self.filter.admits(&self.engine.catalog, series) {
             return Choice::No;
         }
+        let calibration = series.calibration().filter(|_| !self.raw);
         if self.named.set(series.number) {
             let sensor_id = series.sensor_id.to_string();
             message.names.push(pb::SeriesName { series: series.number, sensor_id, unit: series.unit(self.raw) });
         }
-        series.calibration().filter(|_| !self.raw).map_or(Choice::Plain, Choice::Calibrated)
+        if calibration.is_some() {
+            self.calibrated.set(series.number);
+        }
+        calibration.map_or(Choice::Plain, Choice::Calibrated)
     }
 
     fn put_latest(&mut self, entries: &[Arc<Entry>], message: &mut pb::WatchReadingsResponse) {
@@ -390,20 +419,29 @@ impl Feed {
     /// Hands a message to the reader. ABORTED, with the cursor of the last message it got, where it takes nothing while
     /// more and more waits for it.
     async fn send(&mut self, message: pb::WatchReadingsResponse) -> Result<()> {
+        let told = if message.cursor.is_empty() { self.told } else { Some(self.after) };
+        match self.messages.try_send(Box::new(message)) {
+            Err(TrySendError::Full(message)) => self.send_when_taken(message).await?,
+            // where the reader has gone the task ends with it
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+        }
+        (self.told, self.said) = (told, Instant::now());
+        Ok(())
+    }
+
+    async fn send_when_taken(&self, message: Box<pb::WatchReadingsResponse>) -> Result<()> {
         let slow = self.engine.config.slow_reader;
         loop {
             match tokio::time::timeout(slow, self.messages.reserve()).await {
                 Ok(Ok(permit)) => {
-                    if !message.cursor.is_empty() {
-                        self.told.clone_from(&message.cursor);
-                    }
-                    permit.send(Box::new(message));
+                    permit.send(message);
                     return Ok(());
                 }
-                Ok(Err(_)) => return Ok(()), // the reader has gone; the task ends with it
+                Ok(Err(_)) => return Ok(()),
                 Err(_) if self.behind() => {
                     let message = "the reader is too slow; resume after the last cursor received";
-                    return Err(Error::new(Code::Conflict, "SLOW_READER", message).with("cursor", &self.told));
+                    let cursor = self.told.map(|place| self.engine.cursor(place)).unwrap_or_default();
+                    return Err(Error::new(Code::Conflict, "SLOW_READER", message).with("cursor", cursor));
                 }
                 Err(_) => {}
             }
