@@ -29,7 +29,7 @@ def main() -> None:
     wanted = options.only.split(",")
     if unknown := [name for name in wanted if name not in KINDS]:
         sys.exit(f"there is no {unknown[0]!r}; there are {', '.join(KINDS)}")
-    test = ["cargo", "test", "--quiet", "-p", "sensormesh", "--test", "system"]
+    test = ["cargo", "test", "--quiet", "--workspace", "--test", "system"]
     run(*test, "--no-run")
     failed = []
     for name in wanted:

@@ -13,8 +13,8 @@ import sys
 
 from machine import ROOT, run, say
 
-MESH = ["-p", "sensormesh-mesh", "--test", "mesh"]
-SYSTEM = ["-p", "sensormesh", "--test", "system"]
+MESH = ["--workspace", "--test", "mesh"]
+SYSTEM = ["--workspace", "--test", "system"]
 # Tests that compare what others' calls take: of the program as it is released, because refusing is slow without optimisation.
 TIMES = ["faults::latency::", "faults::neighbours::"]
 RELEASED = {"SENSORMESH_TEST_PROGRAM": str(ROOT / "target/release/sensormesh")}
