@@ -106,6 +106,11 @@ def calm(system: System, processors: set[int], peak: float) -> Path:
 
 def median_of_seconds(history: Path, start: float | None = None) -> dict[int, float]:
     """Of each second since `start`, by when its calls were sent, how long half of them took, in microseconds."""
+    return {second: statistics.median(took) for second, took in by_second(history, start).items()}
+
+
+def by_second(history: Path, start: float | None = None) -> dict[int, list[float]]:
+    """Of each second since `start` (of the load, if absent), by when they were sent, how long calls took, in microseconds."""
     began, sent, took = 0.0, {}, {}
     for line in history.read_text().splitlines():
         [(kind, value)] = json.loads(line).items()
@@ -117,7 +122,7 @@ def median_of_seconds(history: Path, start: float | None = None) -> dict[int, fl
             at = sent.pop((value["lane"], value["batch"]))
             second = int(began + at / 1e6 - (start or began))
             took.setdefault(second, []).append(value["at"] - at)
-    return {second: statistics.median(all_of_them) for second, all_of_them in sorted(took.items())}
+    return dict(sorted(took.items()))
 
 
 class Watch:

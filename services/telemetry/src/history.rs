@@ -98,19 +98,24 @@ impl History {
 
     /// The readings of a run that lie in the range.
     pub async fn load(&mut self, run: usize) -> Result<Column> {
-        let Some(places) = self.runs.get(run).cloned() else { return Ok(Column::default()) };
-        let mut sources = Vec::with_capacity(places.len());
+        self.fetch(run).await?.column()
+    }
+
+    /// The same, yet to be decoded.
+    pub async fn fetch(&mut self, run: usize) -> Result<Fetched> {
+        let places = self.runs.get(run).cloned().unwrap_or_default();
+        let mut parts = Vec::with_capacity(places.len());
         let (mut gone, mut within) = (false, (i64::MAX, i64::MIN));
         for place in places {
             let piece = &self.pieces[place];
             within = (within.0.min(piece.span().0), within.1.max(piece.span().1));
             match piece {
-                Piece::Tail(source) => sources.push(source.clone()),
+                Piece::Tail(source) => parts.push(Part::Tail(source.clone())),
                 Piece::Block(_, _) if gone => {}
                 Piece::Block(span, _) => {
                     let block = self.block(place, *span).await?;
                     gone = block.is_none();
-                    sources.extend(block);
+                    parts.extend(block.map(Part::Block));
                 }
             }
         }
@@ -118,20 +123,19 @@ impl History {
             let read = reading(&mut self.read, &self.store).await?;
             // merged into others since it was looked up, maybe with some of another run: the readings of this one are taken
             for span in db::block::spans(read, &self.series, within.0, within.1).await? {
-                sources.extend(db::block::load(read, &self.series, span).await?);
+                parts.extend(db::block::load(read, &self.series, span).await?.map(Part::Tail));
             }
         }
-        let column = merge::join(sources);
-        let range = column.range(self.start.max(within.0), self.end.min(within.1.saturating_add(1)));
-        let column = if range.len() == column.len() { column } else { column.slice(range) };
-        Ok(match &self.calibration {
-            Some(calibration) => calibration.column(column),
-            None => column,
+        Ok(Fetched {
+            series: Arc::clone(&self.series),
+            parts,
+            range: (self.start.max(within.0), self.end.min(within.1.saturating_add(1))),
+            calibration: self.calibration.clone(),
         })
     }
 
-    /// A block's readings; nothing where it has gone since.
-    async fn block(&mut self, place: usize, span: Span) -> Result<Option<Source>> {
+    /// A block; nothing where it has gone since.
+    async fn block(&mut self, place: usize, span: Span) -> Result<Option<Encoded>> {
         let follows = self.before.is_some_and(|before| before + 1 == place);
         self.before = Some(place);
         if self.ahead.last().is_none_or(|next| next.span != span) {
@@ -141,8 +145,7 @@ impl History {
             self.ahead = db::block::fetch(read, &self.series, &spans).await?;
             self.ahead.reverse();
         }
-        let next = self.ahead.pop_if(|next| next.span == span);
-        next.map(|block| block.decode(&self.series)).transpose()
+        Ok(self.ahead.pop_if(|next| next.span == span))
     }
 
     /// When a run starts.
@@ -206,6 +209,38 @@ impl History {
             Some(calibration) => calibration.aggregate(aggregate, span.start, span.end),
             None => Some(aggregate),
         }
+    }
+}
+
+/// What a run holds, as it was read: nothing but computing is left.
+pub struct Fetched {
+    series: Arc<Series>,
+    parts: Vec<Part>,
+    /// From one time up to but not including another.
+    range: (i64, i64),
+    calibration: Option<Arc<Calibration>>,
+}
+
+/// A part of a run.
+enum Part {
+    Block(Encoded),
+    Tail(Source),
+}
+
+impl Fetched {
+    /// Its readings.
+    pub fn column(self) -> Result<Column> {
+        let decode = |part| match part {
+            Part::Block(block) => block.decode(&self.series),
+            Part::Tail(source) => Ok(source),
+        };
+        let column = merge::join(self.parts.into_iter().map(decode).collect::<Result<_>>()?);
+        let range = column.range(self.range.0, self.range.1);
+        let column = if range.len() == column.len() { column } else { column.slice(range) };
+        Ok(match &self.calibration {
+            Some(calibration) => calibration.column(column),
+            None => column,
+        })
     }
 }
 

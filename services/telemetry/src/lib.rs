@@ -11,6 +11,7 @@
 //! only where a caller asks for them. At start the tails are put together again from what the log has beyond the blocks.
 
 mod api;
+mod background;
 mod batch;
 mod calibration;
 mod calibrations;

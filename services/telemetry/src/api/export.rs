@@ -1,6 +1,7 @@
 //! History and summaries as CSV: all of a range, as fast as the reader takes it.
 
 use std::slice;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use sensormesh_proto::google::api::HttpBody;
@@ -35,18 +36,29 @@ impl Api {
         Ok(sensormesh_mesh::produce(|answers| async move {
             let mut table = Csv::new(["time", "sensor_id", "value", "unit", "quality"]);
             if let Some(series) = series {
-                let unit = series.unit(raw);
+                let columns = Arc::new((Arc::clone(&series.sensor_id), series.unit(raw), zone));
                 let mut history = History::open(&api.engine, &series, range).await?.raw(raw);
                 for run in 0..history.runs() {
                     let turn = api.turns.wait(&caller).await?;
-                    let column = history.load(run).await?;
+                    let found = history.fetch(run).await?;
                     history.release();
                     drop(turn); // the reader may be slow
-                    for reading in column.iter() {
-                        write(&mut table, &series.sensor_id, &unit, reading, &zone);
-                        if table.len() >= CHUNK {
-                            answers.send(pb::ExportReadingsResponse { body: Some(body(&mut table)) }).await;
+                    let columns = Arc::clone(&columns);
+                    let write = move || {
+                        let (sensor_id, unit, zone) = &*columns;
+                        let mut full = Vec::new();
+                        for reading in found.column()?.iter() {
+                            write(&mut table, sensor_id, unit, reading, zone);
+                            if table.len() >= CHUNK {
+                                full.push(body(&mut table));
+                            }
                         }
+                        Ok((table, full))
+                    };
+                    let full;
+                    (table, full) = api.background.run(write).await?;
+                    for body in full {
+                        answers.send(pb::ExportReadingsResponse { body: Some(body) }).await;
                     }
                 }
             }

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::aside::Aside;
+use crate::background::Background;
 use crate::catalog::{Known, Series};
 use crate::engine::Engine;
 use crate::sender::Registry;
@@ -37,6 +38,7 @@ pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) registry: Registry,
     turns: Arc<Turns>,
+    background: Arc<Background>,
     aside: Arc<Aside>,
 }
 
@@ -44,7 +46,8 @@ impl Api {
     /// The contract over an engine.
     pub fn new(engine: Engine, mesh: &Mesh) -> Result<Self> {
         let turns = Arc::new(Turns::new(engine.config.long_reads));
-        Ok(Self { engine, registry: Registry::new(mesh)?, turns, aside: Arc::default() })
+        let background = Arc::new(Background::new()?);
+        Ok(Self { engine, registry: Registry::new(mesh)?, turns, background, aside: Arc::default() })
     }
 
     /// The series of a sensor as the caller may see it; `None` where the sensor is known and has no readings.

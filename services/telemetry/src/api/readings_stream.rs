@@ -55,16 +55,18 @@ async fn send(
     let mut history = History::open(&api.engine, series, range).await?.raw(raw);
     for run in 0..history.runs() {
         let turn = api.turns.wait(caller).await?;
-        let column = history.load(run).await?;
+        let found = history.fetch(run).await?;
         history.release();
         drop(turn); // the reader may be slow
-        let mut from = 0;
-        while from < column.len() {
-            let to = column.len().min(from + READINGS);
-            let groups = vec![batch::pack_column(series.number, &column.slice(from..to))];
-            let names = std::mem::take(&mut names);
+        let number = series.number;
+        let pack = move || {
+            let column = found.column()?;
+            let parts = (0..column.len()).step_by(READINGS).map(|from| from..column.len().min(from + READINGS));
+            Ok(parts.map(|part| batch::pack_column(number, &column.slice(part))).collect::<Vec<_>>())
+        };
+        for group in api.background.run(pack).await? {
+            let (names, groups) = (std::mem::take(&mut names), vec![group]);
             answers.send(pb::StreamReadingsResponse { names, groups, ..Default::default() }).await;
-            from = to;
         }
     }
     if !names.is_empty() {
