@@ -6,7 +6,7 @@ use sensormesh_testkit::clockshift::ClockShift;
 use sensormesh_testkit::system::{Shape, eventually};
 use serde_json::json;
 
-use super::{acknowledged, becomes_healthy, stored};
+use super::{BEHIND, acknowledged, becomes_healthy, stored};
 use crate::start;
 
 const HOUR: i64 = 3600;
@@ -20,7 +20,7 @@ async fn f38_a_service_whose_clock_is_wrong_breaks_nothing_for_long() {
     let admin = system.admin().await.expect("token");
     system.kill().await.expect("killed");
     let mut shifts = Vec::new();
-    for service in ["auth", "devices", "telemetry", "adapters", "rooms", "edge"] {
+    for service in BEHIND.into_iter().chain(["edge"]) {
         let folder = work.path().join(service);
         std::fs::create_dir(&folder).expect("a folder");
         let shift = ClockShift::prepare(&folder).expect("a clock");
