@@ -3,7 +3,7 @@
     faults.py [--only F23] [--seed N]
 
 Each has the number of its fault in its name; docs/RELIABILITY.md lists them. Chance is drawn from a seed that is printed;
-`--seed` repeats a run. `SENSORMESH_TEST_PROGRAM` names a program that is built with optimisation already.
+`--seed` repeats a run. `TEST_PROGRAM` names a program that is built with optimisation already.
 """
 
 import argparse
@@ -17,7 +17,7 @@ MESH = ["--workspace", "--test", "mesh"]
 SYSTEM = ["--workspace", "--test", "system"]
 # Tests that compare what others' calls take: of the program as it is released, because refusing is slow without optimisation.
 TIMES = ["faults::latency::", "faults::neighbours::"]
-PROGRAM = "SENSORMESH_TEST_PROGRAM"
+PROGRAM = "TEST_PROGRAM"
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 /// Names another build of the program.
-pub const PROGRAM: &str = "SENSORMESH_TEST_PROGRAM";
+pub const PROGRAM: &str = "TEST_PROGRAM";
 /// How long a start may take, in a debug build on a busy machine.
 const START: Duration = Duration::from_secs(90);
 
@@ -63,7 +63,7 @@ pub struct System {
 
 impl Builder {
     /// A system of this program (`env!("CARGO_BIN_EXE_sensormesh")`), without the machine's own sensors; or of the one that
-    /// `SENSORMESH_TEST_PROGRAM` names, for tests that compare times.
+    /// `TEST_PROGRAM` names, for tests that compare times.
     pub fn new(program: impl Into<PathBuf>, shape: Shape) -> Self {
         Self {
             program: std::env::var_os(PROGRAM).map_or_else(|| program.into(), PathBuf::from),
