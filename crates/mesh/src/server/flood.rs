@@ -4,6 +4,9 @@
 //! So the header of each frame that comes is looked at, nine bytes, and payloads are passed over. A frame that carries
 //! nothing takes one from an allowance. Requests and what is answered give to it, because a decent peer resets streams it
 //! asked for, grants windows for what it gets and measures the way there; the rest of it comes back with time.
+//!
+//! What carries something is not free either: five kilobytes of headers may stand for megabytes, which take long to decode. So a
+//! connection that always has more to read lets others have their turn in between.
 
 use std::io;
 use std::pin::Pin;
@@ -22,6 +25,8 @@ const FOR_REQUEST: i64 = 4;
 const FOR_BYTES: u64 = 64;
 /// DATA that is shorter than the prefix of a gRPC message carries nothing, unless it is the last, bytes.
 const PREFIX: u32 = 5;
+/// What is read of a connection before others have their turn, bytes.
+const TURN: usize = 32 << 10;
 /// The start of every HTTP/2 connection, bytes. It is no frame.
 const PREFACE: u32 = 24;
 /// The header of a frame, bytes.
@@ -122,6 +127,8 @@ pub(super) struct Guarded<T> {
     inner: T,
     frames: Frames,
     allowance: Allowance,
+    /// What was read in this turn.
+    read: usize,
     cut: Counter,
 }
 
@@ -129,15 +136,25 @@ impl<T> Guarded<T> {
     /// `inner` begins with the preface; `per_second` frames that carry nothing are allowed beyond what is given for the
     /// rest; `cut` counts connections that sent more.
     pub(super) fn new(inner: T, per_second: u32, cut: Counter) -> Self {
-        Self { inner, frames: Frames::new(), allowance: Allowance::new(per_second, Instant::now()), cut }
+        Self { inner, frames: Frames::new(), allowance: Allowance::new(per_second, Instant::now()), read: 0, cut }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.read >= TURN {
+            this.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        let Poll::Ready(done) = Pin::new(&mut this.inner).poll_read(cx, buffer) else {
+            this.read = 0;
+            return Poll::Pending;
+        };
+        done?;
+        this.read += buffer.filled().len() - before;
         this.frames.worth(&buffer.filled()[before..], |worth| this.allowance.give(worth));
         if this.allowance.is_spent(Instant::now) {
             this.cut.add(1);
@@ -209,6 +226,26 @@ mod tests {
             }
             assert_eq!(worths, [-1, FOR_REQUEST, 0, -1, 0, -1, 0, -1], "pieces of {size}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_always_has_more_lets_others_have_their_turn() {
+        use sensormesh_observability::metrics::shed;
+        use tokio::io::AsyncReadExt as _;
+        let mut connection = Guarded::new(tokio::io::repeat(b'0'), u32::MAX, shed("test", "flood"));
+        let mut reading = std::pin::pin!(async move {
+            let mut buffer = vec![0; TURN / 4];
+            for _ in 0..9 {
+                connection.read_exact(&mut buffer).await.expect("endless");
+            }
+        });
+        let mut turns = 0;
+        let read = std::future::poll_fn(|cx| {
+            turns += 1;
+            reading.as_mut().poll(cx)
+        });
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the next turn comes by itself");
+        assert_eq!(turns, 3);
     }
 
     #[test]
