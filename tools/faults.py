@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     env = {**os.environ, **({"CHANCE_SEED": options.seed} if options.seed else {})}
     released = env.pop(PROGRAM, None)
-    program = released or str(ROOT / "target/release/sensormesh")
+    program = os.path.abspath(released) if released else str(ROOT / "target/release/sensormesh")
     fault = f"{options.only.lower()}_" if options.only else ""
     everything = f"::{fault}" if fault else "faults::"
     runs = [

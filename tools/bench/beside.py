@@ -51,9 +51,16 @@ class Export(threading.Thread):
         super().__init__(daemon=True)
         self.port, self.token = system.port, system.token()
         self.rows, self.going = 0, True
+        self.failure: Exception | None = None
 
     def run(self) -> None:
         os.sched_setaffinity(0, sides()[1])  # of this thread
+        try:
+            self.export()
+        except Exception as failure:  # told where the thread is waited for
+            self.failure = failure
+
+    def export(self) -> None:
         headers = {"accept": "text/csv", "authorization": f"Bearer {self.token}"}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         number = 0
@@ -74,3 +81,7 @@ class Export(threading.Thread):
     def __exit__(self, *_) -> None:
         self.going = False
         self.join()
+        if self.failure:
+            raise self.failure
+        if not self.rows:
+            raise RuntimeError("nothing was exported")

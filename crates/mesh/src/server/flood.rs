@@ -6,7 +6,7 @@
 //! asked for, grants windows for what it gets and measures the way there; the rest of it comes back with time.
 //!
 //! What carries something is not free either: five kilobytes of headers may stand for megabytes, which take long to decode. So a
-//! connection that always has more to read lets others have their turn in between.
+//! connection that always has more to read lets others have their turn after some such.
 
 use std::io;
 use std::pin::Pin;

@@ -18,6 +18,8 @@ use crate::history::History;
 
 /// Buckets that are looked up at once.
 const PAGE: usize = 10_000;
+/// Readings that are written at once, while nobody else has the thread.
+const ROWS: usize = 1000;
 /// A message is sent when it has so many bytes.
 const CHUNK: usize = 32 << 10;
 
@@ -43,22 +45,19 @@ impl Api {
                     let found = history.fetch(run).await?;
                     history.release();
                     drop(turn); // the reader may be slow
-                    let columns = Arc::clone(&columns);
-                    let write = move || {
-                        let (sensor_id, unit, zone) = &*columns;
-                        let mut full = Vec::new();
-                        for reading in found.column()?.iter() {
-                            write(&mut table, sensor_id, unit, reading, zone);
-                            if table.len() >= CHUNK {
-                                full.push(body(&mut table));
-                            }
+                    let column = Arc::new(api.background.run(&caller, move || found.column()).await?);
+                    for from in (0..column.len()).step_by(ROWS) {
+                        let (columns, column) = (Arc::clone(&columns), Arc::clone(&column));
+                        let write = move || {
+                            let (sensor_id, unit, zone) = &*columns;
+                            let rows = column.slice(from..column.len().min(from + ROWS));
+                            rows.iter().for_each(|reading| write(&mut table, sensor_id, unit, reading, zone));
+                            Ok(table)
+                        };
+                        table = api.background.run(&caller, write).await?;
+                        if table.len() >= CHUNK {
+                            answers.send(pb::ExportReadingsResponse { body: Some(body(&mut table)) }).await;
                         }
-                        Ok((table, full))
-                    };
-                    let full;
-                    (table, full) = api.background.run(write).await?;
-                    for body in full {
-                        answers.send(pb::ExportReadingsResponse { body: Some(body) }).await;
                     }
                 }
             }

@@ -64,7 +64,7 @@ async fn send(
             let parts = (0..column.len()).step_by(READINGS).map(|from| from..column.len().min(from + READINGS));
             Ok(parts.map(|part| batch::pack_column(number, &column.slice(part))).collect::<Vec<_>>())
         };
-        for group in api.background.run(pack).await? {
+        for group in api.background.run(caller, pack).await? {
             let (names, groups) = (std::mem::take(&mut names), vec![group]);
             answers.send(pb::StreamReadingsResponse { names, groups, ..Default::default() }).await;
         }

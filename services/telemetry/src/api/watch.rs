@@ -265,6 +265,7 @@ impl Feed {
         for run in entries.chunk_by(alike) {
             let (first, last) = (&run[0], &run[run.len() - 1]);
             self.after = last.seq;
+            self.forget_what_changed(); // once: what a message names must go for all of it
             let mut message = self.message(&first.tenant, first.backfill);
             if self.form == ReadingForm::Latest {
                 self.put_latest(run, &mut message);
@@ -308,7 +309,6 @@ impl Feed {
 
     /// The groups as the log has them, without the channels the reader does not want.
     fn put_columns(&mut self, entry: &Entry, message: &mut pb::WatchReadingsResponse) {
-        self.forget_what_changed();
         for (group, packed) in entry.groups.iter().zip(entry.packed()) {
             let mut plain = 0;
             for channel in &group.channels {
@@ -326,7 +326,7 @@ impl Feed {
                 && let Ok(packed) = wire::Group::read(packed)
             {
                 let plain = group.channels.iter().map(|channel| &channel.series);
-                let plain = plain.filter(|series| matches!(self.choose(series, message), Choice::Plain));
+                let plain = plain.filter(|series| self.is_plain(series.number));
                 let plain: FxHashSet<u32> = plain.map(|series| series.number).collect();
                 let wanted = |number| plain.contains(&number);
                 message.groups.push(packed.only(wanted).into());
@@ -344,9 +344,14 @@ impl Feed {
         }
     }
 
+    /// Whether a series was named to the reader and is not calibrated.
+    fn is_plain(&self, number: u32) -> bool {
+        self.named.has(number) && !self.calibrated.has(number)
+    }
+
     /// What the reader gets of a series. Names it to the reader the first time.
     fn choose(&mut self, series: &Series, message: &mut pb::WatchReadingsResponse) -> Choice {
-        if self.named.has(series.number) && !self.calibrated.has(series.number) {
+        if self.is_plain(series.number) {
             return Choice::Plain;
         }
         if !self.filter.admits(&self.engine.catalog, series) {
