@@ -1,4 +1,4 @@
-"""What readings' way to the disk takes while somebody exports ten million others."""
+"""What readings' way to the disk takes while somebody exports, as fast as they come, what is there of ten million others."""
 
 import http.client
 import os
