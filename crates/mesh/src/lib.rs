@@ -32,7 +32,7 @@ pub use client::Channel;
 pub use config::{Config, Transport};
 pub use context::Context;
 pub use identity::{Identity, OPERATOR, PEER_HEADER, Peer, PeerAddr};
-pub use limits::ServerLimits;
+pub use limits::{ANSWER, ServerLimits};
 pub use mesh::Mesh;
 pub use network::Network;
 pub use pki::Pki;

@@ -6,6 +6,10 @@ use std::time::Duration;
 use sensormesh_types::text;
 use serde::{Deserialize, Serialize};
 
+/// The most that one message of an answer has, bytes; for a service's own server:
+/// `RoomsServiceServer::new(api).max_encoding_message_size(ANSWER)`. What is longer has pages, or is a stream.
+pub const ANSWER: usize = 16 << 20;
+
 /// The limits of one listener. Every field has a value; nothing is unlimited by being left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

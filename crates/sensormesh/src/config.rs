@@ -228,6 +228,24 @@ pub fn show(config: &Config) -> Result<String> {
     Ok(annotate(&table, |_, key, value| format!("{key} = {value}")))
 }
 
+/// Every setting in effect on one line, for the log at start, but where the databases are: that may name a password.
+pub fn line(config: &Config) -> Result<String> {
+    let mut settings = Table::try_from(config)?;
+    settings.remove("database");
+    let mut words = Vec::new();
+    flatten(&settings, "", &mut words);
+    Ok(words.join(" "))
+}
+
+fn flatten(table: &Table, path: &str, words: &mut Vec<String>) {
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => flatten(inner, &format!("{path}{key}."), words),
+            value => words.push(format!("{path}{key}={}", value.to_string().replace(' ', ""))),
+        }
+    }
+}
+
 /// The same as environment variables, commented out.
 pub fn show_env(config: &Config) -> Result<String> {
     let table = Table::try_from(config)?;
@@ -333,6 +351,14 @@ mod tests {
         std::fs::write(dir.path().join(FILE_NAME), "port_bas = 8100\n").expect("write");
         let error = format!("{:#}", Config::from_parts(&common, std::iter::empty()).expect_err("refused"));
         assert!(error.contains("port_bas"), "{error}");
+    }
+
+    #[test]
+    fn every_setting_is_in_the_log_and_no_password_of_a_database() {
+        let config = load(&[("SENSORMESH_DATABASE__URL", "postgres://a:secret@b/c")]).expect("config");
+        let line = line(&config).expect("a line");
+        assert!(line.contains(" mesh.resilience.retries=2 ") && line.contains(" port_base=8000 "), "{line}");
+        assert!(!line.contains("secret"), "{line}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sensormesh_types::Clock;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::services::{self, Entry};
 
 /// What runs, until it is stopped.
@@ -26,6 +26,7 @@ const CLOSING: Duration = Duration::from_secs(3);
 
 /// Starts the services in the order given and serves each as soon as it has started.
 pub async fn start(config: &Config, entries: &[&'static Entry]) -> Result<Running> {
+    tracing::info!(settings = config::line(config)?, "in effect");
     let registry = LocalRegistry::new();
     let mesh_config = services::mesh_config(config);
     let mut running = Running { services: Vec::new(), databases: Vec::new() };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sensormesh_types::{Code, Error};
+use sensormesh_types::{Code, Error, random};
 
 use crate::disk;
 
@@ -101,7 +101,8 @@ fn postgres_error(code: &str, constraint: &str, error: sqlx::Error) -> (Error, S
         "23503" => (referenced(error), Severity::Statement),
         "40001" | "40P01" => (
             Error::new(Code::Conflict, "CONCURRENT_CHANGE", "another transaction changed the same rows")
-                .after(Duration::from_millis(50))
+                // those that met should not meet again
+                .after(Duration::from_millis(20).mul_f64(1.0 + 4.0 * random::fraction()))
                 .caused_by(error),
             Severity::Statement,
         ),

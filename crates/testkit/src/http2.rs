@@ -112,7 +112,7 @@ impl Raw {
         let mut sent = 0;
         while sent < most && !listening.is_finished() {
             // not one by one, as a flood does not come so
-            let many: Vec<u8> = (sent..most.min(sent + 50)).flat_map(&next).collect();
+            let many = (sent..most.min(sent + 50)).map(&next).collect::<Vec<_>>().concat();
             match timeout(Duration::from_secs(10), write.write_all(&many)).await {
                 Ok(Ok(())) => sent = most.min(sent + 50),
                 _ => break,

@@ -48,6 +48,14 @@ pub fn url_for_new_database() -> Option<String> {
     Some(format!("{base}/{name}"))
 }
 
+/// Runs these statements in a database.
+pub fn run(url: &str, sql: &str) -> Result<()> {
+    let psql = programs().context("no psql is installed (Debian: postgresql)")?.join("psql");
+    let done =
+        Command::new(psql).args([url, "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]).stdout(Stdio::null()).status()?;
+    if done.success() { Ok(()) } else { bail!("refused: {sql}") }
+}
+
 /// A server of a test's own; it ends with this.
 pub struct Server {
     /// Its first database.

@@ -102,7 +102,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
         async move { aside.run(connections, shutdown).await }
     });
     let api = api::Api { connections, aside, store, clock: mesh.clock().clone() };
-    Ok(service.grpc(AdaptersServiceServer::new(api)))
+    Ok(service.grpc(AdaptersServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER)))
 }
 
 async fn host_connection(config: &Config, mesh: &Mesh, store: &Store) -> Result<Arc<Connection>> {

@@ -117,7 +117,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     bootstrap::make_admin(&auth).await?;
     let (keys, forget, follow, signs) = (Arc::clone(&auth), Arc::clone(&auth), Arc::clone(&auth), Arc::clone(&auth));
     let service = Service::new("auth")
-        .grpc(AuthServiceServer::new(api::Api(Arc::clone(&auth))))
+        .grpc(AuthServiceServer::new(api::Api(Arc::clone(&auth))).max_encoding_message_size(sensormesh_mesh::ANSWER))
         .task("turn signing keys", move |shutdown| tasks::keep_turning_keys(Arc::clone(&keys), shutdown))
         .task("forget what has expired", move |shutdown| tasks::keep_forgetting(Arc::clone(&forget), shutdown))
         .task("follow own revocations", move |shutdown| tasks::follow_own_log(Arc::clone(&follow), shutdown))

@@ -68,7 +68,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     let old = (store.clone(), config.retention_days);
     let (heard, consumer, waiting) = (store.clone(), store, unfinished);
     Ok(Service::new("commissioning")
-        .grpc(CommissioningServiceServer::new(api))
+        .grpc(CommissioningServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER))
         .task("follow readings", move |shutdown| {
             let (store, telemetry) = readings.clone();
             async move { shutdown.cut(store.follow(telemetry::CONSUMER, telemetry)).await.unwrap_or(Ok(())) }

@@ -35,5 +35,5 @@ pub struct Config {}
 /// Makes the service.
 pub async fn start(_config: Config, mesh: &Mesh, store: Store) -> Result<Service> {
     let api = api::Api { store: store.clone(), clock: mesh.clock().clone() };
-    Ok(Service::new("devices").grpc(DevicesServiceServer::new(api)))
+    Ok(Service::new("devices").grpc(DevicesServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER)))
 }

@@ -106,7 +106,7 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract, store:
     };
     let interval = config.health_interval;
     let mut service = Service::new(inward::EDGE)
-        .grpc(EdgeServiceServer::new(api))
+        .grpc(EdgeServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER))
         .task("ask services", move |shutdown| health.clone().follow(interval, shutdown));
     if let Some(certificate) = certificate.clone() {
         service = service.task("follow the certificate", move |shutdown| certificate.clone().follow(shutdown));

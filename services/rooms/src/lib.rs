@@ -64,7 +64,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     let registry = (devices, store.clone(), mesh.clock().clone());
     let (seen, consumer) = (hub, store);
     Ok(Service::new("rooms")
-        .grpc(RoomsServiceServer::new(api))
+        .grpc(RoomsServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER))
         .task("follow readings", move |shutdown| {
             tasks::follow_readings(readings.0.clone(), readings.1.clone(), shutdown)
         })

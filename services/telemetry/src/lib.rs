@@ -79,7 +79,11 @@ pub async fn start(config: Config, mesh: &Mesh, databases: Databases) -> Result<
     let (scrubbed, damaged) = (Arc::clone(&state), state.damaged.clone());
     let consumer = main.clone();
     let service = Service::new(NAME)
-        .grpc(TelemetryServiceServer::new(api).max_decoding_message_size(MESSAGE))
+        .grpc(
+            TelemetryServiceServer::new(api)
+                .max_decoding_message_size(MESSAGE)
+                .max_encoding_message_size(sensormesh_mesh::ANSWER),
+        )
         .task("follow devices", move |shutdown| {
             let (main, sensors) = (main.clone(), sensors.clone());
             async move { shutdown.cut(main.follow("devices", sensors)).await.unwrap_or(Ok(())) }

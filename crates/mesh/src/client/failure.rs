@@ -52,14 +52,14 @@ pub(crate) fn not_processed(error: &h2::Error) -> bool {
         || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
 }
 
-/// Whether an UNAVAILABLE answer speaks of a service behind the one that was asked: then that one did its best, has
+/// Whether an UNAVAILABLE or ABORTED answer speaks of a service behind the one that was asked: then that one did its best, has
 /// retried already, and is not to blame.
 pub(crate) fn is_of_another(headers: &HeaderMap, upstream: &str) -> bool {
     let error = Status::from_header_map(headers).map(Error::from);
     error.is_some_and(|e| e.metadata("upstream").is_some_and(|named| named != upstream))
 }
 
-/// Notes in an UNAVAILABLE answer who was unavailable, where it does not say: whoever it is passed on to knows then that it
+/// Notes in an UNAVAILABLE or ABORTED answer whose it is, where it does not say: whoever it is passed on to knows then that it
 /// was asked again already, and does not ask a second time as often.
 pub(crate) fn name(headers: &mut HeaderMap, upstream: &str) {
     let Some(status) = Status::from_header_map(headers) else { return };

@@ -95,7 +95,7 @@ impl Upstream {
         failure::correct(&mut head.headers);
         let code = failure::code(&head.headers).or(Some(failure::code_of_http(head.status)).filter(|c| *c != 0));
         if let Some(code) = code {
-            if code == tonic::Code::Unavailable as i32 {
+            if code == tonic::Code::Unavailable as i32 || code == tonic::Code::Aborted as i32 {
                 failure::name(&mut head.headers, &self.name);
             }
             call.end(code);
@@ -123,19 +123,22 @@ impl Upstream {
                 Ok((response, lease)) => {
                     let code =
                         failure::code(response.headers()).unwrap_or_else(|| failure::code_of_http(response.status()));
-                    let bad = code == 14 && !failure::is_of_another(response.headers(), &self.name);
+                    let of_it = matches!(code, 10 | 14) && !failure::is_of_another(response.headers(), &self.name);
+                    let bad = of_it && code == 14;
                     permit.tell(!bad, Instant::now());
                     if let (Some(lease), Some(balancer)) = (&lease, &self.balancer) {
                         balancer.report(&lease.endpoint, !bad);
                     }
-                    if !bad {
+                    let pushback = retry::pushback(response.headers());
+                    // another changed the same at once, and all that this call did was undone: harmless whatever it is
+                    let undone = of_it && code == 10 && matches!(pushback, Pushback::Wait(_));
+                    if !bad && !undone {
                         return Ok((response, lease));
                     }
-                    if let Some(lease) = &lease {
+                    if let Some(lease) = lease.as_ref().filter(|_| bad) {
                         tried.push(Arc::clone(&lease.endpoint));
                     }
-                    let pushback = retry::pushback(response.headers());
-                    (Ok((response, lease)), false, true, pushback)
+                    (Ok((response, lease)), false, bad, pushback)
                 }
                 Err(fault) => {
                     if let (Some(endpoint), Some(balancer)) = (fault.endpoint, &self.balancer) {
@@ -162,7 +165,8 @@ impl Upstream {
                 Pushback::Silent => retry::pause(&self.rules, attempt),
             };
             let sendable = !matches!(outgoing.payload, Payload::Open(None));
-            let allowed = (outgoing.retryable || unprocessed) && sendable && attempt < self.rules.retries;
+            let harmless = outgoing.retryable || unprocessed || (failed.is_ok() && !blame); // the last: undone
+            let allowed = harmless && sendable && attempt < self.rules.retries;
             if !allowed || Instant::now() + pause >= outgoing.deadline {
                 return failed;
             }

@@ -5,8 +5,8 @@
 //! nothing takes one from an allowance. Requests and what is answered give to it, because a decent peer resets streams it
 //! asked for, grants windows for what it gets and measures the way there; the rest of it comes back with time.
 //!
-//! What carries something is not free either: five kilobytes of headers may stand for megabytes, which take long to decode. So a
-//! connection that always has more to read lets others have their turn after some such.
+//! What carries something is not free either: a few bytes of headers begin a request, and five kilobytes of them may stand for
+//! megabytes. So a connection that always has more to read lets others have their turn after some such.
 
 use std::io;
 use std::pin::Pin;
@@ -27,6 +27,8 @@ const FOR_BYTES: u64 = 64;
 const PREFIX: u32 = 5;
 /// What is read of a connection before others have their turn, bytes.
 const TURN: usize = 32 << 10;
+/// What a request counts as, bytes: there is more to do for it than to read it.
+const REQUEST: usize = 1 << 10;
 /// The start of every HTTP/2 connection, bytes. It is no frame.
 const PREFACE: u32 = 24;
 /// The header of a frame, bytes.
@@ -155,7 +157,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
         };
         done?;
         this.read += buffer.filled().len() - before;
-        this.frames.worth(&buffer.filled()[before..], |worth| this.allowance.give(worth));
+        this.frames.worth(&buffer.filled()[before..], |worth| {
+            this.read += if worth == FOR_REQUEST { REQUEST } else { 0 };
+            this.allowance.give(worth);
+        });
         if this.allowance.is_spent(Instant::now) {
             this.cut.add(1);
             return Poll::Ready(Err(io::Error::other("the peer sent too many frames that carry nothing")));
@@ -239,13 +244,30 @@ mod tests {
                 connection.read_exact(&mut buffer).await.expect("endless");
             }
         });
+        assert_eq!(turns(reading.as_mut()).await, 3);
+
+        // a request after the other, in pieces of eight
+        let eight = frame(HEADERS, 5, &[6; 30]).repeat(8);
+        let all = [vec![0; PREFACE as usize], eight.repeat(9)].concat();
+        let mut connection = Guarded::new(all.as_slice(), u32::MAX, shed("test", "flood"));
+        let mut reading = std::pin::pin!(async move {
+            connection.read_exact(&mut [0; PREFACE as usize]).await.expect("the preface");
+            for _ in 0..9 {
+                connection.read_exact(&mut vec![0; eight.len()]).await.expect("eight requests");
+            }
+        });
+        assert_eq!(turns(reading.as_mut()).await, 3, "after 32 of 72 requests each");
+    }
+
+    /// How often it is polled until it is done. What asks for no other turn is never done.
+    async fn turns(mut reading: Pin<&mut impl Future<Output = ()>>) -> usize {
         let mut turns = 0;
         let read = std::future::poll_fn(|cx| {
             turns += 1;
             reading.as_mut().poll(cx)
         });
         tokio::time::timeout(Duration::from_secs(60), read).await.expect("the next turn comes by itself");
-        assert_eq!(turns, 3);
+        turns
     }
 
     #[test]

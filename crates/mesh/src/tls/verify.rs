@@ -1,6 +1,7 @@
 //! Whose certificate it is: the chain by webpki, the identity by its one SPIFFE URI.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -108,12 +109,14 @@ impl ServerCertVerifier for ServerVerifier {
 pub(super) struct ClientVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
     trust_domain: String,
+    /// When a refusal was logged, seconds since the Unix epoch.
+    told: AtomicU64,
 }
 
 impl ClientVerifier {
     pub(super) fn new(roots: Arc<RootCertStore>, trust_domain: String) -> Result<Self> {
         let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(Error::internal)?;
-        Ok(Self { webpki, trust_domain })
+        Ok(Self { webpki, trust_domain, told: AtomicU64::new(0) })
     }
 }
 
@@ -128,11 +131,21 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
-        match identity_of(end_entity) {
-            Ok(identity) if identity.trust_domain == self.trust_domain => Ok(verified),
-            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now);
+        let identity = identity_of(end_entity);
+        let verified = match (verified, &identity) {
+            (Ok(verified), Ok(identity)) if identity.trust_domain == self.trust_domain => Ok(verified),
+            (Ok(_), _) => Err(CertificateError::ApplicationVerificationFailure.into()),
+            (Err(error), _) => Err(error),
+        };
+        // once a second is enough to find out, and no flood of the log
+        if let Err(error) = &verified
+            && now.as_secs() != self.told.swap(now.as_secs(), Ordering::Relaxed)
+        {
+            let claimed = identity.map_or_else(|error| error.to_string(), |identity| identity.to_string());
+            tracing::warn!(claimed, %error, "a caller's certificate was refused");
         }
+        verified
     }
 
     fn verify_tls12_signature(

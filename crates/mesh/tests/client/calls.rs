@@ -176,6 +176,33 @@ async fn a_retry_that_succeeds_is_an_answer() {
     assert_eq!(fake.asked(), 2);
 }
 
+#[tokio::test]
+async fn what_was_undone_is_done_again_whatever_it_is_and_nothing_else_that_was_aborted() {
+    let conflict = |reason: &'static str| Error::new(OurCode::Conflict, reason, "another came first");
+    let undone = || tonic::Status::from(conflict("CONCURRENT_CHANGE").after(Duration::from_millis(5)));
+    // of a service behind it, which was asked again already; what this one did stands
+    let behind = conflict("CONCURRENT_CHANGE").after(Duration::from_millis(5)).with("upstream", "devices");
+    for (times, status, asked, answered) in [
+        (2, undone(), 3, true),
+        (9, undone(), 3, false),
+        // to be read again first
+        (1, conflict("ETAG_MISMATCH").into(), 1, false),
+        (1, behind.into(), 1, false),
+    ] {
+        let fake = Fake::new(move |asked| {
+            let before = asked.headers.get("grpc-previous-rpc-attempts").map_or("0", |v| v.to_str().expect("a number"));
+            let again = before.parse::<u32>().expect("a number") < times;
+            let answer = if again { status.clone().into_http() } else { message(&CreateTokenResponse::default()) };
+            async move { answer }
+        });
+        let running = fake.listen().await;
+        let mesh = edge(&[("auth", vec![running.address])], quick());
+        let created = create_token(&mesh).await;
+        assert_eq!((created.is_ok(), fake.asked()), (answered, asked), "{created:?}");
+        assert_eq!(breaker(&mesh, "auth").mode, BreakerMode::Closed, "it is no failure of the service");
+    }
+}
+
 trait IntoResponse {
     fn into_response(self) -> http::Response<tonic::body::Body>;
 }

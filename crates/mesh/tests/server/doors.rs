@@ -138,6 +138,41 @@ async fn f55_an_address_has_only_so_many_connections() {
     .await;
 }
 
+#[test]
+fn f82_a_runtime_whose_threads_all_wait_for_each_other_is_not_alive() {
+    use std::io::{Read as _, Write as _};
+    const THREADS: usize = 2;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let world = runtime.block_on(World::start());
+    let address = world.running.operations.expect("a port");
+    let lives = || {
+        let mut stream = std::net::TcpStream::connect(address).expect("connected by the kernel");
+        stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time");
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer.starts_with(b"HTTP/1.1 200")
+    };
+    assert!(lives());
+    let held = std::sync::Arc::new(parking_lot::Mutex::new(0));
+    let lock = held.lock();
+    let waiting = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    for _ in 0..THREADS {
+        let (held, waiting) = (std::sync::Arc::clone(&held), std::sync::Arc::clone(&waiting));
+        runtime.spawn(async move {
+            waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            *held.lock() += 1;
+        });
+    }
+    while waiting.load(std::sync::atomic::Ordering::SeqCst) < THREADS {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(!lives(), "who restarts it has to notice");
+    drop(lock);
+    assert!(lives(), "and so may it, by itself");
+}
+
 #[tokio::test]
 async fn the_operations_port_says_how_the_service_does() {
     let world = World::start().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sensormesh_proto::telemetry::v1::telemetry_service_client::TelemetryServiceClient;
 use sensormesh_proto::telemetry::v1::{IngestReadingRequest, ListReadingsRequest};
-use sensormesh_testkit::postgres::{Server, url_for_new_database};
+use sensormesh_testkit::postgres::{Server, run, url_for_new_database};
 use sensormesh_testkit::system::{Builder, Shape, System, eventually};
 use serde_json::{Value, json};
 
@@ -216,10 +216,7 @@ async fn without_one_database_the_services_of_others_go_on() {
         Ok(server) => server,
         Err(error) => return eprintln!("skipped: the loss of one database: {error:#}"),
     };
-    let sql = |text: &str| {
-        let done = std::process::Command::new("psql").args([&server.url, "-q", "-c", text]).status();
-        assert!(done.is_ok_and(|status| status.success()), "{text}");
-    };
+    let sql = |text: &str| run(&server.url, text).expect("done");
     for service in ["edge", "auth", "devices", "telemetry", "adapters", "rooms", "commissioning"] {
         sql(&format!("CREATE DATABASE of_{service}"));
     }

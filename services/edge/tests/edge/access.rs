@@ -37,13 +37,19 @@ async fn headers_that_say_who_somebody_is_do_not_pass() {
         .header("x-envoy-external-address", "6.6.6.6")
         .header("x-tenant", "other")
         .header("x_user", "root")
+        .header("x-user", "root")
+        .header("host", "devices.internal")
+        .header("grpc-status", "0")
+        .header("grpc-previous-rpc-attempts", "7")
+        .header("grpc-tags-bin", "AAAA")
         .header("x-request-id", "mine-1");
     let got = answer(spoofed).await;
     assert_eq!((got.status, got.headers["x-request-id"].to_str().expect("text")), (200, "mine-1"));
     let inner = world.seen.headers();
     assert_eq!(header(&inner, "x-forwarded-for"), "127.0.0.1");
     assert_eq!(header(&inner, "x-request-id"), "mine-1");
-    for name in ["x-forwarded-client-cert", "x-envoy-external-address", "x-tenant", "x_user"] {
+    let others = ["x-forwarded-client-cert", "x-envoy-external-address", "x-tenant", "x_user", "x-user"];
+    for name in others.into_iter().chain(["grpc-status", "grpc-previous-rpc-attempts", "grpc-tags-bin", "host"]) {
         assert!(!inner.contains_key(name), "{name}");
     }
     // the peer is the edge, whatever the client wrote

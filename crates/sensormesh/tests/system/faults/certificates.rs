@@ -66,6 +66,24 @@ async fn until_logged(system: &System, text: &str, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn f66_whose_certificate_is_refused_is_in_the_log() {
+    let system = crate::start(Shape::Split).await;
+    let stranger = tempfile::tempdir().expect("a directory");
+    let config = Config { pki_dir: stranger.path().to_owned(), ..Config::default() };
+    Pki::ensure(&config, &["rooms"], &[], &Clock::system()).expect("of another authority");
+    let pem = |name: &str| std::fs::read(stranger.path().join(name)).expect("a file");
+    let identity = reqwest::Identity::from_pem(&[pem("rooms.pem"), pem("rooms-key.pem")].concat()).expect("a pair");
+    let client = reqwest::Client::builder().no_proxy().danger_accept_invalid_certs(true).identity(identity);
+    let url = format!("https://{}/sensormesh.devices.v1.DevicesService/ListDevices", system.address("devices"));
+    let refused = client.build().expect("a client").post(url).send().await;
+    assert!(refused.is_err(), "{refused:?}");
+    until_logged(&system, "certificate was refused", 1).await;
+    let log = system.log();
+    let line = log.lines().find(|line| line.contains("certificate was refused")).expect("logged");
+    assert!(line.contains("/sa/rooms") && line.contains("UnknownIssuer"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn f67_certificates_and_their_authority_are_exchanged_and_no_call_fails() {
     const AGAIN: &str = "the certificate was read again";
     const REFUSED: &str = "the new certificate is not good";

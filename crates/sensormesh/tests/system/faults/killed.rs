@@ -46,7 +46,7 @@ async fn f01_killed_fifty_times_at_random_nothing_is_lost_and_each_is_soon_back(
     becomes_healthy(&system).await;
     times.sort_unstable();
     eprintln!("ready again after {:?}, at most {:?}", times[25], times[49]);
-    assert!(times[25] <= Duration::from_secs(3), "{times:?}");
+    assert!(times[49] <= Duration::from_secs(3), "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

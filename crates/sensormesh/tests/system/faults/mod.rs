@@ -5,6 +5,7 @@ mod abuse;
 mod cardinality;
 mod certificates;
 mod clocks;
+mod conflicts;
 mod killed;
 mod latency;
 mod links;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use sensormesh_testkit::postgres::Server;
 use sensormesh_testkit::system::{Shape, System, eventually};
 
-use super::becomes_healthy;
+use tokio::time::Instant;
+
+use super::{BEHIND, becomes_healthy};
+use crate::people::People;
 use crate::{builder, start};
 
 /// The status of a path of a service's operations port; 0 = no answer in a second.
@@ -50,6 +53,38 @@ async fn f82_without_its_database_a_service_is_alive_and_not_ready() {
     for service in ["auth", "devices", "telemetry", "rooms"] {
         assert_eq!(operations(&system, service, "/ready").await, 200, "{service}");
     }
+}
+
+/// With the limits as they are shipped, which `up` shortens on one machine.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "fault: half a minute of draining"]
+async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_nothing() {
+    const STREAMS: usize = 200;
+    let mut system = start(Shape::Split).await;
+    let admin = system.admin().await.expect("token");
+    system.kill().await.expect("killed");
+    for service in [&BEHIND[..], &["edge"]].concat() {
+        system.start_alone(service, &[]).expect("started");
+    }
+    becomes_healthy(&system).await;
+    let people = People::start(system.address("edge"), &admin, Duration::from_secs(60));
+    let mut watching = Vec::new();
+    for _ in 0..STREAMS {
+        let request = system.http().get(system.url("/v1/readings:watch?sensorIds=lab.n")).bearer_auth(&admin);
+        watching.push(request.send().await.expect("a stream"));
+    }
+    let _silent = tokio::net::TcpStream::connect(system.address("telemetry")).await.expect("connected");
+    // its shutdown waits for what the edge asks, and the edge's for who reads nothing
+    for service in ["telemetry", "edge"] {
+        let began = Instant::now();
+        system.stop_alone(service).await.expect("it ends by itself");
+        eprintln!("{service} ended after {:?}", began.elapsed());
+        assert!(began.elapsed() <= Duration::from_secs(25), "{service}: {:?}", began.elapsed());
+        system.start_alone(service, &[]).expect("started");
+        becomes_healthy(&system).await;
+    }
+    drop(watching);
+    people.end(&system, &admin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
