@@ -16,6 +16,7 @@ const DEVICES: usize = 60;
 /// serialization failure.
 const STORM: &str = "
 CREATE SEQUENCE public.storms;
+GRANT USAGE ON SEQUENCE public.storms TO PUBLIC;
 CREATE FUNCTION public.storm() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF random() < 1.0 / 6 THEN
     RAISE EXCEPTION 'storm %', nextval('public.storms') USING ERRCODE = (ARRAY['40001', '40P01'])[1 + random()::int];
@@ -50,8 +51,9 @@ async fn f19_what_the_database_takes_back_is_done_again_and_nothing_is_there_twi
             let request = system.http().post(system.url(&format!("/v1/devices?requestId=device-{number}")));
             let request = request.bearer_auth(&admin).json(&device);
             async move {
-                let status = request.send().await.expect("answered").status().as_u16();
-                assert!(matches!(status, 200 | 409), "{status}");
+                let answer = request.send().await.expect("answered");
+                let status = answer.status().as_u16();
+                assert!(matches!(status, 200 | 409), "{status} {:?}", answer.text().await);
                 (status == 200).then_some(())
             }
         });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sensormesh_mesh::ServerLimits;
 use sensormesh_testkit::postgres::Server;
 use sensormesh_testkit::system::{Shape, System, eventually};
 
@@ -63,8 +64,15 @@ async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_not
     let mut system = start(Shape::Split).await;
     let admin = system.admin().await.expect("token");
     system.kill().await.expect("killed");
+    let shipped = ServerLimits::mesh();
+    let times = [("NOTICE", shipped.drain_notice), ("CALLS", shipped.drain_calls), ("STREAMS", shipped.drain_streams)];
+    let of = |(part, time): (&str, Duration)| {
+        ["MESH", "EDGE"]
+            .map(|whose| (format!("SENSORMESH_{whose}__LIMITS__DRAIN_{part}"), format!("{}s", time.as_secs())))
+    };
+    let times: Vec<_> = times.into_iter().flat_map(of).collect();
     for service in [&BEHIND[..], &["edge"]].concat() {
-        system.start_alone(service, &[]).expect("started");
+        system.start_alone(service, &times).expect("started");
     }
     becomes_healthy(&system).await;
     let people = People::start(system.address("edge"), &admin, Duration::from_secs(60));
@@ -74,13 +82,13 @@ async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_not
         watching.push(request.send().await.expect("a stream"));
     }
     let _silent = tokio::net::TcpStream::connect(system.address("telemetry")).await.expect("connected");
-    // its shutdown waits for what the edge asks, and the edge's for who reads nothing
     for service in ["telemetry", "edge"] {
         let began = Instant::now();
         system.stop_alone(service).await.expect("it ends by itself");
         eprintln!("{service} ended after {:?}", began.elapsed());
+        assert!(began.elapsed() >= shipped.drain_notice, "others are given time to notice");
         assert!(began.elapsed() <= Duration::from_secs(25), "{service}: {:?}", began.elapsed());
-        system.start_alone(service, &[]).expect("started");
+        system.start_alone(service, &times).expect("started");
         becomes_healthy(&system).await;
     }
     drop(watching);
