@@ -15,6 +15,7 @@ import sys
 from machine import ROOT, run, say
 
 MESH = ["--workspace", "--test", "mesh"]
+STORE = ["--workspace", "--test", "store"]
 SYSTEM = ["--workspace", "--test", "system"]
 # Tests that compare what others' calls take: of the program as it is released, because refusing is slow without optimisation.
 TIMES = ["faults::latency::", "faults::neighbours::"]
@@ -42,6 +43,7 @@ def main() -> None:
     else:
         runs = [
             ("the stack of calls", MESH, ["faults::"], {}),
+            ("databases", STORE, ["faults::"], {}),
             ("the whole system", SYSTEM, ["faults::", *times], {}),
             ("what others notice", SYSTEM, TIMES, {PROGRAM: program}),
         ]

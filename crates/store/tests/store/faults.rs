@@ -1,7 +1,7 @@
 //! What is left when something breaks: a full disk, a dead server, a program killed in the middle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use sensormesh_store::{Config, Migration, State, Store};
@@ -181,6 +181,58 @@ async fn a_dead_server_is_noticed_fails_fast_and_is_used_again_when_it_is_back()
         assert!(store.health().ok());
         assert_eq!(count(&store).await.expect("count"), 2);
     }
+}
+
+/// Two minutes without a word, while sixteen callers go on asking. What each of them wants is there once in the end, though some
+/// never heard whether it was committed.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "fault: two minutes"]
+async fn f20_after_two_silent_minutes_under_load_a_server_is_used_again() {
+    const CALLERS: usize = 16;
+    let Some(url) = postgres::url_for_new_database() else { return };
+    let (before, after) = url.split_once("@").expect("a user");
+    let (server, database) = after.split_once('/').expect("a database");
+    let wire = Wire::to(server.to_owned()).await;
+    let config = Config { url: format!("{before}@127.0.0.1:{}/{database}", wire.port), ..Config::default() };
+    let store = Store::open("things", &config, MIGRATIONS, Clock::system()).await.expect("the store opens");
+    let stop = Arc::new(AtomicBool::new(false));
+    let caller = |number: usize| {
+        let (store, stop) = (store.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut done = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let id = format!("{number}-{done}");
+                loop {
+                    match tokio::time::timeout(Duration::from_secs(5), insert(&store, &id, 1)).await {
+                        Ok(Ok(_)) => break,
+                        // an earlier attempt was committed, and nobody could say so
+                        Ok(Err(error)) if error.code() == Code::Exists => break,
+                        Ok(Err(error)) => assert_eq!(error.code(), Code::Unavailable, "{error:?}"),
+                        Err(_) => {}
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                done += 1;
+            }
+            done
+        })
+    };
+    let callers: Vec<_> = (0..CALLERS).map(caller).collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    wire.set(SILENT);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    wire.set(WHOLE);
+    let began = tokio::time::Instant::now();
+    stop.store(true, Ordering::SeqCst);
+    let mut wanted = 0;
+    for caller in callers {
+        // each ends what it is at
+        wanted += caller.await.expect("no other failure");
+    }
+    eprintln!("all sixteen are served {:?} after it speaks again", began.elapsed());
+    assert!(began.elapsed() <= Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(store.health().ok());
+    assert_eq!(count(&store).await.expect("count"), wanted);
 }
 
 /// Run it with a disk that fails: `strace -f -e trace=fdatasync,fsync -e inject=fdatasync:error=EIO:when=40..60`.
