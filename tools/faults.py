@@ -3,7 +3,7 @@
     faults.py [--only F23] [--seed N]
 
 Each has the number of its fault in its name; docs/RELIABILITY.md lists them. Chance is drawn from a seed that is printed;
-`--seed` repeats a run. `TEST_PROGRAM` names a program that is built with optimisation already.
+`--seed` repeats a run.
 """
 
 import argparse
@@ -19,7 +19,6 @@ STORE = ["--workspace", "--test", "store"]
 SYSTEM = ["--workspace", "--test", "system"]
 # Tests that compare what others' calls take: of the program as it is released, because refusing is slow without optimisation.
 TIMES = ["faults::latency::", "faults::neighbours::"]
-PROGRAM = "TEST_PROGRAM"
 # More than is taken for a minute, and a large export: faults that only a load finds. They are measures of the benchmark.
 MEASURED = {"F31": ["overload", "--overload", "60"], "F36": ["beside"]}
 
@@ -30,27 +29,21 @@ def main() -> None:
     parser.add_argument("--seed", help="the seed of an earlier run")
     options = parser.parse_args()
     env = {**os.environ, **({"CHANCE_SEED": options.seed} if options.seed else {})}
-    released = env.pop(PROGRAM, None)
-    program = os.path.abspath(released) if released else str(ROOT / "target/release/sensormesh")
-    times = [part for name in TIMES for part in ("--skip", name)]
+    released = {"TEST_PROGRAM": str(ROOT / "target/release/sensormesh")}
     if options.only:
         # wherever the test is, in a service's own ones too
-        fault = f"{options.only.lower()}_"
-        runs = [
-            ("all but what others notice", ["--workspace", "--tests"], [fault, *times], {}),
-            ("what others notice", SYSTEM, [name + fault for name in TIMES], {PROGRAM: program}),
-        ]
+        runs = [(options.only, ["--workspace", "--tests", "--no-fail-fast"], [f"{options.only.lower()}_"], released)]
     else:
+        times = [part for name in TIMES for part in ("--skip", name)]
         runs = [
             ("the stack of calls", MESH, ["faults::"], {}),
             ("databases", STORE, ["faults::"], {}),
             ("the whole system", SYSTEM, ["faults::", *times], {}),
-            ("what others notice", SYSTEM, TIMES, {PROGRAM: program}),
+            ("what others notice", SYSTEM, TIMES, released),
         ]
-    for target in {tuple(target): target for _, target, _, _ in runs}.values():
+    for _, target, _, _ in runs:
         run("cargo", "test", "--quiet", *target, "--no-run")
-    if not released:
-        run("cargo", "build", "--release", "--quiet", "--bins", "--examples")
+    run("cargo", "build", "--release", "--quiet", "--bins", "--examples")
     failed, ran = [], 0
     for name, target, filters, more in runs:
         say(name)
@@ -66,10 +59,10 @@ def main() -> None:
             command = [sys.executable, str(ROOT / "tools/bench.py"), "--no-build", "--only", measure]
             if subprocess.run([*command, *more], cwd=ROOT).returncode:
                 failed.append(fault)
-    if not ran:
-        sys.exit(f"there is no test of {options.only}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+    if not ran:
+        sys.exit(f"there is no test of {options.only}")
 
 
 def shown(command: list[str], env: dict[str, str]) -> tuple[int, int]:

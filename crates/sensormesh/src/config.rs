@@ -237,11 +237,20 @@ pub fn line(config: &Config) -> Result<String> {
     Ok(words.join(" "))
 }
 
+/// An address without what may be a secret in it: user and password, and what follows the path.
+fn public(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let plain = rest.split(['?', '#']).next().unwrap_or_default();
+    let plain = plain.rsplit_once('@').map_or(plain, |(_, host)| host);
+    format!("{scheme}://{plain}")
+}
+
 fn flatten(table: &Table, path: &str, words: &mut Vec<String>) {
     for (key, value) in table {
         match value {
             Value::Table(inner) => flatten(inner, &format!("{path}{key}."), words),
-            value => words.push(format!("{path}{key}={}", value.to_string().replace(' ', ""))),
+            Value::String(text) => words.push(format!("{path}{key}={:?}", public(text))),
+            value => words.push(format!("{path}{key}={value}")),
         }
     }
 }
@@ -355,10 +364,14 @@ mod tests {
 
     #[test]
     fn every_setting_is_in_the_log_and_no_password_of_a_database() {
-        let config = load(&[("SENSORMESH_DATABASE__URL", "postgres://a:secret@b/c")]).expect("config");
+        let config = load(&[
+            ("SENSORMESH_DATABASE__URL", "postgres://a:secret@b/c"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:secret@collector:4317/v1?key=secret"),
+        ]);
+        let config = config.expect("config");
         let line = line(&config).expect("a line");
         assert!(line.contains(" mesh.resilience.retries=2 ") && line.contains(" port_base=8000 "), "{line}");
-        assert!(!line.contains("secret"), "{line}");
+        assert!(!line.contains("secret") && line.contains("\"https://collector:4317/v1\""), "{line}");
     }
 
     #[test]

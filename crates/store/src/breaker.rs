@@ -11,7 +11,7 @@ use tokio::time::Instant;
 const LIMIT: u32 = 3;
 /// How long it stays open the first time, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Whether calls reach the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -187,6 +187,13 @@ impl Error {
         self
     }
 
+    /// Says nothing of trying again: of a call that is done in part, of which a second one would answer less than the truth.
+    #[must_use]
+    pub fn in_part(mut self) -> Self {
+        self.0.retry_after = None;
+        self
+    }
+
     /// Adds a word to the `ErrorInfo` metadata.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {

@@ -16,7 +16,7 @@ use super::endpoint::{Connection, Endpoint};
 use super::{deadline, failure};
 use crate::Context;
 
-/// A request larger than this is sent once and never again.
+/// A request larger than this is sent again only where nothing of it was done.
 const REPEATABLE: usize = 4 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -132,17 +132,17 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.webpki.verify_client_cert(end_entity, intermediates, now);
-        let identity = identity_of(end_entity);
-        let verified = match (verified, &identity) {
-            (Ok(verified), Ok(identity)) if identity.trust_domain == self.trust_domain => Ok(verified),
-            (Ok(_), _) => Err(CertificateError::ApplicationVerificationFailure.into()),
-            (Err(error), _) => Err(error),
-        };
+        let verified = verified.and_then(|verified| match identity_of(end_entity) {
+            Ok(identity) if identity.trust_domain == self.trust_domain => Ok(verified),
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        });
         // once a second is enough to find out, and no flood of the log
         if let Err(error) = &verified
             && now.as_secs() != self.told.swap(now.as_secs(), Ordering::Relaxed)
         {
-            let claimed = identity.map_or_else(|error| error.to_string(), |identity| identity.to_string());
+            let claimed = identity_of(end_entity);
+            let claimed = claimed.map_or_else(|error| error.to_string(), |identity| identity.to_string());
+            let claimed: String = claimed.chars().take(200).collect();
             tracing::warn!(claimed, %error, "a caller's certificate was refused");
         }
         verified

@@ -154,7 +154,8 @@ fn f82_a_runtime_whose_threads_all_wait_for_each_other_is_not_alive() {
         let _ = stream.read_to_end(&mut answer);
         answer.starts_with(b"HTTP/1.1 200")
     };
-    assert!(lives());
+    let soon = || (0..20).any(|_| lives());
+    assert!(soon());
     let held = std::sync::Arc::new(parking_lot::Mutex::new(0));
     let lock = held.lock();
     let waiting = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -165,12 +166,14 @@ fn f82_a_runtime_whose_threads_all_wait_for_each_other_is_not_alive() {
             *held.lock() += 1;
         });
     }
+    let began = std::time::Instant::now();
     while waiting.load(std::sync::atomic::Ordering::SeqCst) < THREADS {
+        assert!(began.elapsed() < Duration::from_secs(20), "every thread waits");
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(!lives(), "who restarts it has to notice");
     drop(lock);
-    assert!(lives(), "and so may it, by itself");
+    assert!(soon(), "and so may it, by itself");
 }
 
 #[tokio::test]

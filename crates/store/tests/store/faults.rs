@@ -203,7 +203,7 @@ async fn f20_after_two_silent_minutes_under_load_a_server_is_used_again() {
             while !stop.load(Ordering::SeqCst) {
                 let id = format!("{number}-{done}");
                 loop {
-                    match tokio::time::timeout(Duration::from_secs(5), insert(&store, &id, 1)).await {
+                    match tokio::time::timeout(Duration::from_secs(15), insert(&store, &id, 1)).await {
                         Ok(Ok(_)) => break,
                         // an earlier attempt was committed, and nobody could say so
                         Ok(Err(error)) if error.code() == Code::Exists => break,

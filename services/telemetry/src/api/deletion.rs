@@ -34,10 +34,11 @@ impl Api {
             let entry = entry(caller, "readings.deleted", &request.sensor_id, readings);
             Entry { site: site.clone(), ..entry }
         };
-        let readings = deletion::delete(self.engine.state(), &series, start..end, entry).await?;
+        let deleted = deletion::delete(self.engine.state(), &series, start..end, entry).await;
+        let readings = deleted.map_err(Error::in_part)?;
         // always: who asks again after a failure may find nothing left to delete and nobody told
         let (told, outcome) = Request::of_deletion(&series);
-        self.engine.submit(told, outcome).await?;
+        self.engine.submit(told, outcome).await.map_err(Error::in_part)?;
         Ok(pb::DeleteReadingsResponse { readings })
     }
 }

@@ -81,7 +81,7 @@ impl Api {
 
     async fn release_one(&self, caller: &Caller, sensor_id: &str) -> Result<u64> {
         let told = |readings| Some(entry(caller, "quarantine.released", sensor_id, readings));
-        release_sensor(&self.engine, caller.tenant(), sensor_id, told).await
+        release_sensor(&self.engine, caller.tenant(), sensor_id, told).await.map_err(Error::in_part)
     }
 
     async fn release_all(&self, caller: &Caller, answer: &mut pb::ReleaseQuarantineResponse) -> Result<()> {

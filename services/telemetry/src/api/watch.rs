@@ -41,6 +41,8 @@ const MESSAGE: usize = 64 << 10;
 const WAITING: usize = 256 << 10;
 /// Readings of one message of the snapshot.
 const SNAPSHOT: usize = 1000;
+/// Readings of one message of latest ones.
+const LATEST: usize = 10_000;
 /// How long it takes at most until a replica has heard what another one has deleted.
 const HEARD_OF: Duration = Duration::from_secs(2);
 /// Batches read from the log at once, as far as they are no greater than a message.
@@ -273,6 +275,14 @@ impl Feed {
                 run.iter().for_each(|entry| self.put(entry, &mut message));
             }
             self.put_deleted(run, &mut message).await;
+            // who comes back after long is told of every sensor; the last message is the one to resume after
+            while message.readings.len() > LATEST {
+                let rest = message.readings.split_off(LATEST);
+                let readings = std::mem::replace(&mut message.readings, rest);
+                let tenant = message.tenant.clone();
+                let some = pb::WatchReadingsResponse { tenant, readings, ..Default::default() };
+                self.send(pb::WatchReadingsResponse { backfill: message.backfill, ..some }).await?;
+            }
             if !message.readings.is_empty() || !message.groups.is_empty() || !message.deleted.is_empty() {
                 self.send(message).await?;
             }

@@ -10,7 +10,7 @@ use super::{acknowledged, becomes_healthy, stored};
 use crate::builder;
 
 /// Devices that are created.
-const DEVICES: usize = 60;
+const DEVICES: usize = 90;
 
 /// From now on one commit of six that inserts anything into a table of these services fails, as a deadlock or as a
 /// serialization failure.
@@ -53,7 +53,7 @@ async fn f19_what_the_database_takes_back_is_done_again_and_nothing_is_there_twi
             async move {
                 let answer = request.send().await.expect("answered");
                 let status = answer.status().as_u16();
-                assert!(matches!(status, 200 | 409), "{status} {:?}", answer.text().await);
+                assert!(matches!(status, 200 | 409 | 503), "{status} {:?}", answer.text().await);
                 (status == 200).then_some(())
             }
         });

@@ -61,7 +61,8 @@ async fn f82_without_its_database_a_service_is_alive_and_not_ready() {
 #[ignore = "fault: half a minute of draining"]
 async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_nothing() {
     const STREAMS: usize = 200;
-    let mut system = start(Shape::Split).await;
+    let many = builder(Shape::Split).setting("SENSORMESH_EDGE__STREAMS_PER_CALLER", "1000");
+    let mut system = many.setting("SENSORMESH_EDGE__USER_RATE__PER_SECOND", "0").start().await.expect("starts");
     let admin = system.admin().await.expect("token");
     system.kill().await.expect("killed");
     let shipped = ServerLimits::mesh();
@@ -76,13 +77,15 @@ async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_not
     }
     becomes_healthy(&system).await;
     let people = People::start(system.address("edge"), &admin, Duration::from_secs(60));
-    let mut watching = Vec::new();
-    for _ in 0..STREAMS {
-        let request = system.http().get(system.url("/v1/readings:watch?sensorIds=lab.n")).bearer_auth(&admin);
-        watching.push(request.send().await.expect("a stream"));
-    }
-    let _silent = tokio::net::TcpStream::connect(system.address("telemetry")).await.expect("connected");
     for service in ["telemetry", "edge"] {
+        let mut watching = Vec::new();
+        for _ in 0..STREAMS {
+            let request = system.http().get(system.url("/v1/readings:watch?sensorIds=lab.n")).bearer_auth(&admin);
+            let stream = request.send().await.expect("an answer");
+            assert_eq!(stream.status(), 200);
+            watching.push(stream);
+        }
+        let _silent = tokio::net::TcpStream::connect(system.address(service)).await.expect("connected");
         let began = Instant::now();
         system.stop_alone(service).await.expect("it ends by itself");
         eprintln!("{service} ended after {:?}", began.elapsed());
@@ -91,7 +94,6 @@ async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_not
         system.start_alone(service, &times).expect("started");
         becomes_healthy(&system).await;
     }
-    drop(watching);
     people.end(&system, &admin).await;
 }
 
