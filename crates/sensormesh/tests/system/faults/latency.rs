@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sensormesh_testkit::system::{Shape, System};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::becomes_healthy;
 use crate::builder;
@@ -109,11 +109,13 @@ async fn f33_who_asks_for_ten_times_as_much_as_allowed_slows_nobody_down() {
     for _ in 0..5 {
         let before = took(&system, &admin, &calls).await.part(0.99);
         let stop = Arc::<AtomicBool>::default();
-        let senders = (0..10).map(|_| {
+        let senders = (0..10).map(|n| {
             let (system, greedy, stop) = (Arc::clone(&system), greedy.clone(), Arc::clone(&stop));
             let (served, refused) = (Arc::clone(&served), Arc::clone(&refused));
             tokio::spawn(async move {
-                let mut pace = interval(Duration::from_secs(1) / RATE);
+                let every = Duration::from_secs(1) / RATE;
+                // one after the other, not ten at once and then nothing
+                let mut pace = interval_at(Instant::now() + every * n / 10, every);
                 pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 while !stop.load(Ordering::SeqCst) {
                     pace.tick().await;
