@@ -21,7 +21,7 @@ const WAIT: Duration = Duration::from_millis(50);
 /// A refusal is told after about so long, as far as no more than so many wait: who is refused at once is back at once, and
 /// refusing small calls takes as long as a good part of serving them.
 const HELD: usize = 1024;
-const HOLD: Duration = Duration::from_millis(250);
+const HOLD: Duration = Duration::from_millis(500);
 
 /// The places of one service.
 pub(crate) struct Admission {
