@@ -166,7 +166,7 @@ fn f82_a_runtime_whose_threads_all_wait_for_each_other_is_not_alive() {
             *held.lock() += 1;
         });
     }
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while waiting.load(std::sync::atomic::Ordering::SeqCst) < THREADS {
         assert!(began.elapsed() < Duration::from_secs(20), "every thread waits");
         std::thread::sleep(Duration::from_millis(1));
