@@ -61,7 +61,9 @@ async fn f82_without_its_database_a_service_is_alive_and_not_ready() {
 #[ignore = "fault: half a minute of draining"]
 async fn f75_a_process_told_to_end_under_load_ends_within_its_time_and_loses_nothing() {
     const STREAMS: usize = 200;
-    let many = builder(Shape::Split).setting("SENSORMESH_EDGE__STREAMS_PER_CALLER", "1000");
+    let many = builder(Shape::Split)
+        .setting("SENSORMESH_EDGE__STREAMS_PER_CALLER", "1000")
+        .setting("SENSORMESH_EDGE__LIMITS__CONNECTIONS_PER_ADDRESS", "1000");
     let mut system = many.setting("SENSORMESH_EDGE__USER_RATE__PER_SECOND", "0").start().await.expect("starts");
     let admin = system.admin().await.expect("token");
     system.kill().await.expect("killed");
