@@ -86,6 +86,18 @@ async fn f29_readers_that_stop_are_cut_and_others_are_not() {
     for _ in 0..50 {
         stopped.push(watching(&mut send, "flood").await);
     }
+    // and one that takes a byte at a time, five a second
+    let mut drop_by_drop = watching(&mut connection(&world, 2).await, "flood").await;
+    let drops = tokio::spawn(async move {
+        loop {
+            match timeout(SOON, drop_by_drop.data()).await.expect("it ends") {
+                Some(Ok(_)) => drop_by_drop.flow_control().release_capacity(1).expect("a byte"),
+                Some(Err(error)) => return error.reason(),
+                None => return None,
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
     // slow, and yet it takes something all the time, for longer than the patience
     let mut slow = world.devices("adapters").watch_devices(watch("flood")).await.expect("a stream").into_inner();
     for _ in 0..30 {
@@ -95,6 +107,7 @@ async fn f29_readers_that_stop_are_cut_and_others_are_not() {
     for body in stopped {
         assert_eq!(end(body).await, Some(Reason::CANCEL));
     }
+    assert_eq!(drops.await.expect("ended"), Some(Reason::CANCEL));
     slow.message().await.expect("a message").expect("another");
     let idle = world.devices("adapters").get_device(device("ok")).await;
     idle.expect("calls are served");

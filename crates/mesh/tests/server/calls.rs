@@ -55,6 +55,16 @@ async fn a_stream_ends_cleanly_at_its_greatest_age() {
 
 #[tokio::test]
 async fn f06_a_panic_is_the_end_of_its_own_call_only() {
+    /// How often this was counted as INTERNAL, by all tests of this process.
+    fn counted(method: &str) -> u64 {
+        let text = sensormesh_observability::metrics::render();
+        let of = |line: &&str| {
+            line.contains(method) && line.contains("\"INTERNAL\"") && line.contains("duration_seconds_count{")
+        };
+        let counts = text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        counts.sum()
+    }
+    let before = (counted("DevicesService/GetDevice"), counted("DevicesService/WatchDevices"));
     let world = World::start().await;
     let client = world.devices("adapters");
     let bystander = client.clone().watch_devices(watch("")).await.expect("a stream");
@@ -75,6 +85,8 @@ async fn f06_a_panic_is_the_end_of_its_own_call_only() {
     for _ in 0..5 {
         assert!(bystander.message().await.expect("goes on").is_some());
     }
+    assert!(counted("DevicesService/GetDevice") >= before.0 + 4, "each is counted");
+    assert!(counted("DevicesService/WatchDevices") > before.1, "a stream as well");
 }
 
 #[tokio::test]

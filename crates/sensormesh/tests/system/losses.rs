@@ -15,6 +15,7 @@ use crate::streams::Events;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TELEMETRY: u16 = 3;
+const SERVICES: [&str; 7] = ["edge", "auth", "devices", "telemetry", "adapters", "rooms", "commissioning"];
 
 /// A system with a room `lab`, where `lab.co2` was 1, and an administrator's token.
 async fn built(builder: Builder) -> (System, String) {
@@ -73,11 +74,22 @@ async fn is_refused(system: &System, token: &str, path: &str) {
     once(system, token, path, |status, answer| status == 503 && answer.to_string().contains("RetryInfo")).await;
 }
 
+/// Refused in the end, with when to try again.
+async fn log_in_is_refused(system: &System) {
+    let body = json!({"username": "admin", "password": system.admin_password().expect("password")});
+    let refused = eventually(PATIENCE, || async {
+        let (status, answer) = system.send("POST", "/token", None, Some(&body)).await.ok()?;
+        (status == 503 && answer.to_string().contains("RetryInfo")).then_some(())
+    });
+    refused.await.expect("log-in says when to try again");
+}
+
 const READINGS: &str = "/sensors/lab.co2/data";
 const DEVICES: &str = "/v1/devices";
 const ROOM: &str = "/rooms/lab/metrics";
 const CONNECTIONS: &str = "/v1/connections";
 const TESTS: &str = "/v1/tests";
+const PLACES: &str = "/v1/places";
 
 async fn without_edge_services_serve_and_a_browser_resumes(builder: Builder) {
     let (system, admin) = built(builder).await;
@@ -106,12 +118,7 @@ async fn without_auth_tokens_hold_and_nobody_logs_in(builder: Builder) {
     system.freeze_service("auth", true).expect("frozen");
     is_taken(&system, &admin, 2.0).await;
     go_on(&system, &admin, &[READINGS, DEVICES, ROOM, CONNECTIONS, TESTS]).await;
-    let body = json!({"username": "admin", "password": system.admin_password().expect("password")});
-    let refused = eventually(PATIENCE, || async {
-        let (status, answer) = system.send("POST", "/token", None, Some(&body)).await.ok()?;
-        (status == 503 && answer.to_string().contains("RetryInfo")).then_some(())
-    });
-    refused.await.expect("log-in says when to try again");
+    log_in_is_refused(&system).await;
     is_taken(&system, &admin, 3.0).await;
     system.freeze_service("auth", false).expect("thawed");
     let back = eventually(PATIENCE, || async { system.admin().await.ok() });
@@ -209,7 +216,7 @@ rows!(
     without_a_collector_or_the_authoritys_key_nothing_is_missing,
 );
 
-/// Each service has a database of its own; that of `devices` lets nobody in.
+/// Each service has a database of its own; one after the other lets nobody in.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_one_database_the_services_of_others_go_on() {
     let server = match Server::start(None) {
@@ -217,20 +224,64 @@ async fn without_one_database_the_services_of_others_go_on() {
         Err(error) => return eprintln!("skipped: the loss of one database: {error:#}"),
     };
     let sql = |text: &str| run(&server.url, text).expect("done");
-    for service in ["edge", "auth", "devices", "telemetry", "adapters", "rooms", "commissioning"] {
+    for service in SERVICES {
         sql(&format!("CREATE DATABASE of_{service}"));
     }
     let (address, _) = server.url.rsplit_once('/').expect("a database");
     let url = format!("{address}/of_{{service}}");
     let (system, admin) = built(builder(Shape::Split).arg("--database-url").arg(url)).await;
-    let pid = system.service_pid("devices").expect("pid");
-    sql("ALTER DATABASE of_devices ALLOW_CONNECTIONS false");
-    sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'of_devices'");
-    is_refused(&system, &admin, DEVICES).await;
-    is_taken(&system, &admin, 2.0).await;
-    go_on(&system, &admin, &[READINGS, ROOM, CONNECTIONS, TESTS]).await;
-    system.admin().await.expect("log-in works");
-    sql("ALTER DATABASE of_devices ALLOW_CONNECTIONS true");
-    once(&system, &admin, DEVICES, |status, _| status == 200).await;
-    assert_eq!(system.service_pid("devices").expect("pid"), pid, "the same process");
+    let lost = |database: &str| {
+        sql(&format!("ALTER DATABASE \"of_{database}\" ALLOW_CONNECTIONS false"));
+        sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'of_{database}'"));
+    };
+    let found = |database: &str| sql(&format!("ALTER DATABASE \"of_{database}\" ALLOW_CONNECTIONS true"));
+    let pids = || SERVICES.map(|service| system.service_pid(service).expect("pid"));
+    let before = pids();
+    let mut reading = 1.0;
+    for (service, its_own) in [("devices", DEVICES), ("commissioning", TESTS), ("rooms", PLACES)] {
+        lost(service);
+        is_refused(&system, &admin, its_own).await;
+        reading += 1.0;
+        is_taken(&system, &admin, reading).await;
+        let others = [READINGS, DEVICES, CONNECTIONS, TESTS, PLACES].into_iter().filter(|path| *path != its_own);
+        go_on(&system, &admin, &others.collect::<Vec<_>>()).await;
+        system.admin().await.expect("log-in works");
+        found(service);
+        once(&system, &admin, its_own, |status, _| status == 200).await;
+    }
+    // connections run from memory, and so do the last readings and their log
+    for database in ["adapters", "telemetry"] {
+        lost(database);
+        reading += 1.0;
+        is_taken(&system, &admin, reading).await;
+        once(&system, &admin, ROOM, |status, room| status == 200 && value(room) == reading).await;
+        go_on(&system, &admin, &[DEVICES, CONNECTIONS, TESTS, PLACES]).await;
+        found(database);
+        once(&system, &admin, READINGS, |status, _| status == 200).await;
+    }
+    lost("auth");
+    log_in_is_refused(&system).await;
+    reading += 1.0;
+    is_taken(&system, &admin, reading).await;
+    go_on(&system, &admin, &[READINGS, DEVICES, ROOM, CONNECTIONS, TESTS, PLACES]).await;
+    found("auth");
+    let back = eventually(PATIENCE, || async { system.admin().await.ok() });
+    back.await.expect("log-in works again");
+    lost("telemetry-log");
+    let refused = eventually(PATIENCE, || async {
+        let (status, answer) = system.post(READINGS, &admin, &json!({"value": 0})).await.ok()?;
+        // taken until the last connection has ended
+        assert!(matches!(status, 200 | 503), "{status} {answer}");
+        (status == 503 && answer.to_string().contains("RetryInfo")).then_some(())
+    });
+    refused.await.expect("refused, with when to try again");
+    go_on(&system, &admin, &[DEVICES, CONNECTIONS, TESTS, PLACES]).await;
+    found("telemetry-log");
+    reading += 1.0;
+    let taken = eventually(PATIENCE, || async {
+        (system.post(READINGS, &admin, &json!({"value": reading})).await.ok()?.0 == 200).then_some(())
+    });
+    taken.await.expect("taken again");
+    once(&system, &admin, ROOM, |status, room| status == 200 && value(room) == reading).await;
+    assert_eq!(pids(), before, "the same processes");
 }

@@ -58,6 +58,7 @@ on_both_engines!(
     stream::what_cannot_be_taken_is_rejected_with_its_place,
     stream::a_batch_sent_again_is_known,
     stream::a_wrong_number_or_size_ends_the_stream,
+    stream::f30_a_sender_that_never_ends_is_ended_in_its_time,
     history::blocks_and_tail_read_as_one,
     history::late_readings_and_revisions_find_their_place_in_sealed_blocks,
     history::pages_go_both_ways_and_are_complete,

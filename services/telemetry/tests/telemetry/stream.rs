@@ -1,11 +1,13 @@
 //! `IngestStream` and `StreamReadings`.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_series::wire;
 use sensormesh_types::Code;
 
-use crate::system::{Engine, NOW, SECOND, System, User, batch, group};
+use crate::system::{Engine, Ingest, NOW, SECOND, System, User, batch, group};
 
 /// Everything that `StreamReadings` has of a sensor.
 pub async fn streamed(user: &User, sensor_id: &str) -> Vec<(i64, f64)> {
@@ -143,4 +145,33 @@ pub async fn a_wrong_number_or_size_ends_the_stream(engine: Engine) {
     ingest.send(batch(1, vec![group(number, NOW - 20_000 * SECOND, SECOND, &values)])).await;
     assert_eq!(ingest.next().await.expect_err("too many").code(), Code::Invalid);
     assert_eq!(user.readings("lab.a").await, [(NOW, 1.0)]);
+}
+
+pub async fn f30_a_sender_that_never_ends_is_ended_in_its_time(engine: Engine) {
+    const TIME: Duration = Duration::from_secs(2);
+    let system = System::start(engine).await;
+    let user = system.operator();
+    let (requests, outgoing) = tokio::sync::mpsc::channel(1);
+    let mut request = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(outgoing));
+    request.set_timeout(TIME);
+    let began = tokio::time::Instant::now();
+    let answers = user.act(user.client().ingest_stream(request)).await.expect("stream").into_inner().boxed();
+    let mut ingest = Ingest { requests, answers };
+    let number = ingest.numbers(&["lab.a"]).await[0];
+    let mut sent: u32 = 0;
+    loop {
+        sent += 1;
+        let batch = batch(u64::from(sent), vec![group(number, NOW + i64::from(sent) * SECOND, SECOND, &[1.0])]);
+        let message = Some(pb::ingest_stream_request::Message::Batch(batch));
+        // fails once the stream has ended, which is heard from its answers
+        let _ = ingest.requests.send(pb::IngestStreamRequest { message }).await;
+        match ingest.answers.next().await {
+            Some(answer) => assert_eq!(answer.expect("acknowledged").through, u64::from(sent)),
+            None => break,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(sent > 1 && began.elapsed() < TIME + Duration::from_secs(1), "{sent} in {:?}", began.elapsed());
+    let stored = user.readings("lab.a").await.len();
+    assert_eq!(stored, sent as usize - 1, "what was acknowledged, and nothing behind the end");
 }

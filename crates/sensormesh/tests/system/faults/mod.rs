@@ -35,6 +35,19 @@ async fn becomes_healthy(system: &System) {
     assert!(well.await.is_some(), "never healthy again: {:?}", health(system).await);
 }
 
+/// How much of a processor a process takes in this time.
+async fn busy(pid: u32, time: Duration) -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        [fields[11], fields[12]].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>()
+    };
+    let (before, began) = (ticks(), tokio::time::Instant::now());
+    tokio::time::sleep(time).await;
+    (ticks() - before) / TICKS_PER_SECOND / began.elapsed().as_secs_f64()
+}
+
 /// Sends one reading until it is acknowledged, under one id.
 async fn acknowledged(system: &System, token: &str, value: i64) -> bool {
     let time = jiff::Timestamp::now().to_string();

@@ -5,12 +5,24 @@ use std::time::Duration;
 use sensormesh_testkit::chance::Chance;
 use sensormesh_testkit::system::{Shape, eventually};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::{acknowledged, becomes_healthy, stored};
+use super::{acknowledged, becomes_healthy, busy, health, stored};
 use crate::start;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f04_killed_at_once_they_start_in_any_order() {
+    any_order(Duration::from_secs(30)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "fault: times, alone on the machine"]
+async fn f04_killed_at_once_each_is_ready_within_ten_seconds() {
+    any_order(Duration::from_secs(10)).await;
+}
+
+/// Kills everything at once and starts it in any order, three times; each must be ready this long after the last start.
+async fn any_order(soon: Duration) {
     let mut system = start(Shape::Split).await;
     let admin = system.admin().await.expect("token");
     let mut chance = Chance::new("order");
@@ -23,26 +35,21 @@ async fn f04_killed_at_once_they_start_in_any_order() {
             system.start_alone(service, &[]).expect("started");
             tokio::time::sleep(chance.millis(0, 300)).await;
         }
+        let began = Instant::now();
         for service in order {
-            let ready = eventually(Duration::from_secs(30), || async { system.is_ready(service).await.then_some(()) });
+            let left = soon.saturating_sub(began.elapsed());
+            let ready = eventually(left, || async { system.is_ready(service).await.then_some(()) });
             assert!(ready.await.is_some(), "{service} is not ready, in the order {order:?}: {}", system.log());
         }
+        eprintln!("ready {:?} after the last start", began.elapsed());
         becomes_healthy(&system).await;
     }
     assert_eq!(stored(&system, &admin).await, (0..3).collect::<Vec<_>>());
 }
 
-/// Clock ticks that a process has used so far.
-fn ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    fields[11].parse::<u64>().expect("user") + fields[12].parse::<u64>().expect("system")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn f08_without_descriptors_the_edge_waits_and_does_not_spin() {
     const MORE: usize = 40;
-    const TICKS_PER_SECOND: f64 = 100.0;
     let system = start(Shape::Split).await;
     becomes_healthy(&system).await;
     let pid = system.service_pid("edge").expect("pid");
@@ -59,12 +66,11 @@ async fn f08_without_descriptors_the_edge_waits_and_does_not_spin() {
     }
     let complains = || async { system.log().contains("no connection can be accepted").then_some(()) };
     assert!(eventually(Duration::from_secs(3), complains).await.is_some(), "the limit is reached: {}", system.log());
-    let (before, began) = (ticks(pid), tokio::time::Instant::now());
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    #[allow(clippy::cast_precision_loss)] // few
-    let busy = (ticks(pid) - before) as f64 / TICKS_PER_SECOND / began.elapsed().as_secs_f64();
+    let busy = busy(pid, Duration::from_secs(3)).await;
     assert!(busy < 0.05, "{:.1} % of a processor while nothing can be done", busy * 100.0);
     drop(idle);
+    let answers = eventually(Duration::from_secs(1), || async { health(&system).await });
+    assert!(answers.await.is_some(), "it accepts within a second");
     becomes_healthy(&system).await;
     let complaints = system.log().matches("no connection can be accepted").count();
     assert!(complaints <= 2, "{complaints} lines in the log");
