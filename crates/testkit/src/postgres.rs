@@ -28,7 +28,7 @@ pub fn url_for_new_database() -> Option<String> {
                 Some(url)
             }
             Err(error) => {
-                eprintln!("skipped: tests on PostgreSQL: {error:#}");
+                crate::skip(format_args!("tests on PostgreSQL: {error:#}"));
                 None
             }
         },
@@ -41,7 +41,7 @@ pub fn url_for_new_database() -> Option<String> {
         .stdout(Stdio::null())
         .status();
     if !created.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: tests on PostgreSQL: {url} refuses a new database");
+        crate::skip(format_args!("tests on PostgreSQL: {url} refuses a new database"));
         return None;
     }
     let (base, _) = url.rsplit_once('/')?;

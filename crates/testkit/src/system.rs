@@ -446,6 +446,6 @@ pub fn recorded(path: &str) -> Option<PathBuf> {
     if file.exists() {
         return Some(file);
     }
-    eprintln!("skipped: {} is not there", file.display());
+    crate::skip(format_args!("{} is not there", file.display()));
     None
 }

@@ -28,7 +28,7 @@ impl Disk {
         if mounted.is_some_and(|done| done.status.success()) {
             return Some(Self { folder });
         }
-        eprintln!("skipped: a tmpfs cannot be mounted here (it needs root)");
+        sensormesh_testkit::skip("a tmpfs cannot be mounted here (it needs root)");
         None
     }
 
@@ -180,7 +180,7 @@ async fn a_full_disk_of_postgresql_refuses_readings_serves_reads_and_recovers_by
     let Some(disk) = Disk::mount(192) else { return };
     let server = match Server::start(Some(disk.path())) {
         Ok(server) => server,
-        Err(error) => return eprintln!("skipped: no PostgreSQL server of its own: {error:#}"),
+        Err(error) => return sensormesh_testkit::skip(format_args!("no PostgreSQL server of its own: {error:#}")),
     };
     let system = builder(Shape::OneProcess).arg("--database-url").arg(&server.url).start().await.expect("it starts");
     let admin = system.admin().await.expect("token");

@@ -221,7 +221,7 @@ rows!(
 async fn without_one_database_the_services_of_others_go_on() {
     let server = match Server::start(None) {
         Ok(server) => server,
-        Err(error) => return eprintln!("skipped: the loss of one database: {error:#}"),
+        Err(error) => return sensormesh_testkit::skip(format_args!("the loss of one database: {error:#}")),
     };
     let sql = |text: &str| run(&server.url, text).expect("done");
     for service in SERVICES {

@@ -34,7 +34,7 @@ impl Host {
         ];
         for step in steps {
             if !Command::new("ip").args(step).output().is_ok_and(|output| output.status.success()) {
-                eprintln!("skipped: a second host needs root and iproute2 (ip {})", step.join(" "));
+                sensormesh_testkit::skip(format_args!("a second host needs root and iproute2 (ip {})", step.join(" ")));
                 return None;
             }
         }

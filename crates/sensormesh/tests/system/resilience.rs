@@ -36,7 +36,9 @@ fn script(with_postgres: bool) -> (String, Vec<Vec<&'static str>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_on_resilience_says_what_happens() {
-    let server = Server::start(None).map_err(|error| eprintln!("skipped: the page's third test: {error:#}")).ok();
+    let server = Server::start(None)
+        .map_err(|error| sensormesh_testkit::skip(format_args!("the page's third test: {error:#}")))
+        .ok();
     let (script, expected) = script(server.is_some());
     let mut system = builder(Shape::Split);
     if let Some(server) = &server {

@@ -70,7 +70,7 @@ async fn a_migration_that_is_killed_in_the_middle_is_done_again() {
 async fn a_server_that_refuses_is_said_to_be_gone_at_once() {
     let server = match postgres::Server::start(None) {
         Ok(server) => server,
-        Err(error) => return eprintln!("skipped: a server that refuses: {error:#}"),
+        Err(error) => return sensormesh_testkit::skip(format_args!("a server that refuses: {error:#}")),
     };
     let config = Config::at(server.url.clone());
     let patience = config.acquire_timeout;

@@ -183,7 +183,7 @@ async fn what_waited_too_long_is_given_up_and_old_receipts_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_replicas_one_delivers_what_either_accepted() {
     let Some(place) = places().into_iter().find(|place| !place.config.url.starts_with("sqlite")) else {
-        eprintln!("skipped: needs PostgreSQL");
+        sensormesh_testkit::skip("two replicas of a spool need PostgreSQL");
         return;
     };
     let place: Place = place;

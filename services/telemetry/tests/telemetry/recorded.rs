@@ -17,7 +17,7 @@ fn recording() -> Option<Vec<(i64, f64)>> {
     let file = match std::fs::File::open(FILE) {
         Ok(file) => file,
         Err(error) => {
-            eprintln!("skipped: {FILE}: {error}");
+            sensormesh_testkit::skip(format_args!("{FILE}: {error}"));
             return None;
         }
     };

@@ -57,7 +57,7 @@ async fn f08_without_descriptors_the_edge_waits_and_does_not_spin() {
     let limit = format!("--nofile={0}:{0}", open + MORE);
     let limited = std::process::Command::new("prlimit").args([&format!("--pid={pid}"), &limit]).status();
     if !limited.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: f08 needs prlimit of util-linux");
+        sensormesh_testkit::skip("f08 needs prlimit of util-linux");
         return;
     }
     let mut idle = Vec::new();

@@ -24,7 +24,9 @@ async fn operations(system: &System, service: &str, path: &str) -> u16 {
 async fn f82_without_its_database_a_service_is_alive_and_not_ready() {
     let server = match Server::start(None) {
         Ok(server) => server,
-        Err(error) => return eprintln!("skipped: f82 needs a PostgreSQL that can be stopped: {error:#}"),
+        Err(error) => {
+            return sensormesh_testkit::skip(format_args!("f82 needs a PostgreSQL that can be stopped: {error:#}"));
+        }
     };
     let system = builder(Shape::Split).arg("--database-url").arg(&server.url).start().await.expect("starts");
     becomes_healthy(&system).await;

@@ -196,7 +196,7 @@ fn recording(name: &str) -> Option<Vec<(i64, f64)>> {
     let bytes = match std::fs::read(&file) {
         Ok(bytes) => bytes,
         Err(error) => {
-            eprintln!("skipped: {file}: {error}");
+            sensormesh_testkit::skip(format_args!("{file}: {error}"));
             return None;
         }
     };
