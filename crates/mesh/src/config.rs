@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use sensormesh_types::text;
+use sensormesh_types::{Result, text};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Resilience;
@@ -74,6 +74,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Refuses numbers that nothing could work with, naming them.
+    pub fn check(&self) -> Result<()> {
+        self.limits.check("mesh.limits")?;
+        self.operations_limits.check("mesh.operations_limits")?;
+        self.resilience.check()
+    }
+
     /// The identity of a service under this configuration.
     pub fn identity(&self, service: &str) -> Identity {
         Identity::new(&self.trust_domain, &self.namespace, service)

@@ -1,14 +1,20 @@
 //! How much a listener takes, in one struct and three profiles.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use sensormesh_types::text;
+use sensormesh_types::{Bounds, Result, text};
 use serde::{Deserialize, Serialize};
 
 /// The most that one message of an answer has, bytes; for a service's own server:
 /// `RoomsServiceServer::new(api).max_encoding_message_size(ANSWER)`. What is longer has pages, or is a stream.
 pub const ANSWER: usize = 16 << 20;
+
+/// What a frame may be, bytes: RFC 9113, section 4.2.
+const FRAMES: RangeInclusive<u64> = 1 << 14..=(1 << 24) - 1;
+/// What a window may be, bytes; at least a frame, at most what RFC 9113, section 6.9.1 allows.
+pub(crate) const WINDOWS: RangeInclusive<u64> = 1 << 14..=(1 << 31) - 1;
 
 /// The limits of one listener. Every field has a value; nothing is unlimited by being left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +180,34 @@ impl ServerLimits {
         self
     }
 
+    /// Refuses what nothing could be served with, naming it. `table` is where the limits stand: `mesh.limits`.
+    pub fn check(&self, table: &'static str) -> Result<()> {
+        const ALL: u32 = u32::MAX;
+        let times = Duration::from_millis(1)..=Duration::from_secs(86_400);
+        Bounds::of(table)
+            .number("connections", self.connections, 1..=ALL)
+            .number("connections_per_address", self.connections_per_address, 1..=ALL)
+            .time("handshake_timeout", self.handshake_timeout, times.clone())
+            .number("handshakes", self.handshakes, 1..=ALL)
+            .time("first_byte_timeout", self.first_byte_timeout, times.clone())
+            .number("concurrent_streams", self.concurrent_streams, 1..=ALL)
+            .size("header_list", self.header_list, 1 << 10..=1 << 24)
+            .size("header_table", self.header_table, 0..=1 << 24)
+            .size("frame", self.frame, FRAMES)
+            .size("stream_window", self.stream_window, WINDOWS)
+            .size("connection_window", self.connection_window, WINDOWS)
+            .size("send_buffer", self.send_buffer, 1 << 10..=1 << 30)
+            .time("stalled_after", self.stalled_after, times.clone())
+            .time("keepalive_interval", self.keepalive_interval, times.clone())
+            .time("keepalive_timeout", self.keepalive_timeout, times)
+            .time("connection_age", self.connection_age, Duration::from_millis(1)..=Duration::from_secs(30 * 86_400))
+            .number("calls", self.calls, 1..=ALL)
+            .number("calls_floor", self.calls_floor, 1..=self.calls.max(1))
+            .number("calls_per_method", self.calls_per_method, 1..=ALL)
+            .number("streams", self.streams, 1..=ALL)
+            .met()
+    }
+
     /// The longest a stop can take. Never more than 25 s, whatever the configuration says.
     pub fn drain(&self) -> Duration {
         (self.drain_notice + self.drain_calls + self.drain_streams).min(Duration::from_secs(24))
@@ -209,6 +243,19 @@ mod tests {
     fn a_stop_never_takes_longer_than_25_seconds() {
         let limits = ServerLimits { drain_calls: Duration::from_secs(600), ..ServerLimits::mesh() };
         assert!(limits.drain() < Duration::from_secs(25));
+    }
+
+    #[test]
+    fn what_nothing_could_be_served_with_is_refused_by_name() {
+        for limits in [ServerLimits::public(), ServerLimits::mesh(), ServerLimits::operations()] {
+            limits.check("mesh.limits").expect("right");
+        }
+        let limits =
+            ServerLimits { handshakes: 0, frame: 1, handshake_timeout: Duration::ZERO, ..ServerLimits::mesh() };
+        let error = limits.check("mesh.limits").expect_err("wrong").to_string();
+        for key in ["handshakes", "frame", "handshake_timeout"] {
+            assert!(error.contains(&format!("mesh.limits.{key}: must be from ")), "{error}");
+        }
     }
 
     #[test]

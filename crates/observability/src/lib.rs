@@ -17,7 +17,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use sensormesh_types::{Clock, Error, Result};
+use sensormesh_types::{Bounds, Clock, Error, Result};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::JsonFields;
@@ -54,6 +54,17 @@ pub struct Config {
     pub trace_ratio: f64,
     /// The name of this process among others. `OTEL_SERVICE_NAME`.
     pub service_name: String,
+}
+
+impl Config {
+    /// Refuses what cannot be meant, naming it.
+    pub fn check(&self) -> Result<()> {
+        let schemes = ["http://", "https://"];
+        if !self.otlp_endpoint.is_empty() && !schemes.iter().any(|scheme| self.otlp_endpoint.starts_with(scheme)) {
+            return Err(Error::invalid("log.otlp_endpoint", "must be an address such as http://127.0.0.1:4317"));
+        }
+        Bounds::of("log").number("trace_ratio", self.trace_ratio, 0.0..=1.0).met()
+    }
 }
 
 impl Default for Config {

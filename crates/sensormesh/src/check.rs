@@ -66,7 +66,7 @@ pub async fn backup(backup: &Path) -> Result<Vec<Finding>> {
 
 /// Looks at the databases in a directory.
 pub async fn directory(folder: &Path) -> Result<Vec<Finding>> {
-    databases(&services::database_in(folder), |name| folder.join(format!("{name}.db")).exists()).await
+    databases(&services::database_in(folder), |name| services::has_database(folder, name)).await
 }
 
 async fn databases(config: &Database, is_there: impl Fn(&str) -> bool) -> Result<Vec<Finding>> {

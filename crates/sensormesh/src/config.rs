@@ -137,7 +137,18 @@ impl Config {
         if let Some(file) = &settings.database_url_file {
             self.database = Database { url_file: file.clone(), ..Database::default() };
         }
-        self.settle()
+        let settled = self.settle()?;
+        settled.check()?;
+        Ok(settled)
+    }
+
+    /// Refuses what nothing could be started with, naming it, before anything is.
+    pub fn check(&self) -> Result<()> {
+        self.log.check()?;
+        self.mesh.check()?;
+        self.edge.check()?;
+        self.auth.check()?;
+        Ok(())
     }
 
     /// Fills what follows from something else, and reads the files that secrets are named by.
@@ -372,6 +383,28 @@ mod tests {
         let line = line(&config).expect("a line");
         assert!(line.contains(" mesh.resilience.retries=2 ") && line.contains(" port_base=8000 "), "{line}");
         assert!(!line.contains("secret") && line.contains("\"https://collector:4317/v1\""), "{line}");
+    }
+
+    #[test]
+    fn what_nothing_could_be_started_with_is_refused_by_name() {
+        Config::default().check().expect("the defaults are right");
+        for (key, value) in [
+            ("AUTH__ACCESS_TOKEN_LIFE", "11m"),
+            ("AUTH__PASSWORD__MEMORY_KIB", "4294967295"),
+            ("AUTH__THROTTLE__FORGET_AFTER", "1000d"),
+            ("EDGE__SPOOL_AGE", "48h"),
+            ("EDGE__HEALTH_INTERVAL", "0s"),
+            ("EDGE__LIMITS__CONNECTIONS", "0"),
+            ("MESH__LIMITS__HANDSHAKE_TIMEOUT", "0s"),
+            ("MESH__RESILIENCE__BREAKER_SHARE", "7.0"),
+            ("MESH__RESILIENCE__RETRY_SHARE", "nan"),
+            ("LOG__TRACE_RATIO", "2.0"),
+            ("LOG__OTLP_ENDPOINT", "notaurl"),
+        ] {
+            let error = load(&[(&format!("{ENV_PREFIX}{key}"), value)]).expect(key).check().expect_err(key).to_string();
+            assert!(error.contains(&key.to_lowercase().replace("__", ".")), "{key}: {error}");
+        }
+        assert!(load(&[("SENSORMESH_AUTH__THROTTLE__FORGET_AFTER", "200000000d")]).is_err(), "longer than clocks go");
     }
 
     #[test]

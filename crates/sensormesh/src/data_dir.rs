@@ -30,6 +30,9 @@ pub fn lock(dir: &Path, what: &str, patience: Duration) -> Result<Lock> {
     let step = Duration::from_millis(50);
     let mut left = patience;
     while file.try_lock().is_err() {
+        if left == patience && patience >= step {
+            tracing::warn!(directory = %dir.display(), ?patience, "is in use; waits for it to be let go");
+        }
         if left < step {
             let mut holder = String::new();
             file.read_to_string(&mut holder).ok();

@@ -50,7 +50,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Config(ConfigCommand::Check { common }) => {
-            Config::load(&common)?;
+            Config::load(&common)?.check()?;
             println!("the configuration is right");
             Ok(())
         }

@@ -111,6 +111,12 @@ async fn measure(store: Store, shutdown: sensormesh_mesh::Shutdown) -> Result<()
     }
 }
 
+/// Whether a directory has, or had, this service's database.
+pub fn has_database(folder: &std::path::Path, name: &str) -> bool {
+    let file = folder.join(format!("{name}.db"));
+    file.exists() || store::was_made(&file).unwrap_or(true)
+}
+
 /// Shows a service's database among its checks and breakers, and its log as its audit.
 fn with_database(service: Service, name: &'static str, store: &Store) -> Service {
     let (checked, shown, reset, log) = (store.clone(), store.clone(), store.clone(), store.clone());
@@ -124,6 +130,9 @@ fn with_database(service: Service, name: &'static str, store: &Store) -> Service
         .check(name, move || {
             let (health, room) = (checked.health(), checked.room());
             std::future::ready(match health.state {
+                _ if checked.is_gone() => {
+                    Condition::Failing("the database's file was removed or replaced while in use".to_owned())
+                }
                 _ if health.ok() && room.state != RoomState::Enough => Condition::Degraded(room.in_words()),
                 _ if health.ok() && checked.server_is_full() => {
                     Condition::Degraded("the disk of the database server is full".to_owned())

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::breaker::Breaker;
 use crate::disk::Room;
 use crate::follow::Consumers;
+use crate::made::{self, FileId};
 use crate::migrate::{self, Migration};
 use crate::pools::{Kind, Pools};
 use crate::tail::Tail;
@@ -21,6 +22,8 @@ use crate::{Config, Cursors, Engine, Health, Read, State, Synchronous, Tx, postg
 
 /// For how long a write that a server had no room for says that it is full.
 const LATELY: Duration = Duration::from_secs(60);
+/// How long a caller is told to wait while the file is not the one that was opened.
+const GONE_RETRY: Duration = Duration::from_secs(5);
 
 /// A service's database. Cheap to clone; closed when the last clone is dropped.
 #[derive(Clone)]
@@ -43,15 +46,27 @@ pub(crate) struct Inner {
     writers: Breaker,
     cursors: Cursors,
     room: Mutex<Room>,
+    /// The file that was opened, and whether its name leads elsewhere now.
+    file: Option<FileId>,
+    gone: AtomicBool,
     /// When a PostgreSQL server last had no room for a write, unless one was taken since.
     pub(crate) without_room: Mutex<Option<Instant>>,
 }
 
 impl Inner {
-    /// Measures the room on the disk. Quick, but no work for every call.
+    /// Measures the room on the disk, and looks whether the file is still there. Quick, but no work for every call.
     pub(crate) fn look_at_disk(&self) {
-        if let Kind::Sqlite { disk, .. } = self.pools.kind() {
+        if let Kind::Sqlite { disk, path, .. } = self.pools.kind() {
             *self.room.lock() = disk.look();
+            let gone = self.file != FileId::of(path);
+            if self.gone.swap(gone, Ordering::Relaxed) != gone {
+                let (file, service) = (path.display(), self.service);
+                if gone {
+                    tracing::error!(service, %file, "the database's file was removed or replaced while it is in use");
+                } else {
+                    tracing::info!(service, %file, "the database's file is back");
+                }
+            }
         }
     }
 }
@@ -69,6 +84,7 @@ impl Store {
     ) -> Result<Self> {
         let url = config.url.replace("{service}", service);
         let pools = if let Some(path) = sqlite_path(&url) {
+            made::verify(&path)?;
             sums::unseal(&path)?;
             verify(&path, config)?;
             Pools::sqlite(&path, config)?
@@ -83,6 +99,9 @@ impl Store {
             disk.look();
         }
         let identity = migrate::run(&pools, service, migrations, &clock).await?;
+        if let Kind::Sqlite { path, .. } = pools.kind() {
+            made::note(path)?;
+        }
         let inner = Self::assemble(service, config, clock, pools, &identity);
         inner.look_at_disk();
         let stop = CancellationToken::new();
@@ -95,6 +114,7 @@ impl Store {
         let url = config.url.replace("{service}", service);
         let pools = match sqlite_path(&url) {
             Some(path) if !path.exists() => {
+                made::verify(&path)?;
                 return Err(Error::precondition("DATABASE_FILE", format!("there is no {}", path.display())));
             }
             Some(path) => {
@@ -118,6 +138,10 @@ impl Store {
         identity: &migrate::Identity,
     ) -> Arc<Inner> {
         let readers = Breaker::new();
+        let file = match pools.kind() {
+            Kind::Sqlite { path, .. } => FileId::of(path),
+            Kind::Postgres(_) => None,
+        };
         // On PostgreSQL readers and writers share their connections, and so their luck.
         let writers = if pools.engine() == Engine::Sqlite { Breaker::new() } else { readers.clone() };
         Arc::new(Inner {
@@ -132,6 +156,8 @@ impl Store {
             writers,
             cursors: Cursors::new(service, identity.incarnation, identity.key),
             room: Mutex::default(),
+            file,
+            gone: AtomicBool::new(false),
             without_room: Mutex::default(),
         })
     }
@@ -152,6 +178,10 @@ impl Store {
     }
 
     async fn begin(&self, scope: &Scope, access: Access) -> Result<Read> {
+        if self.is_gone() {
+            let message = "the database's file was removed or replaced while it was in use; put it back, or restart";
+            return Err(Error::unavailable("DATABASE_GONE", message, GONE_RETRY));
+        }
         let leave = self.breaker(access).admit()?;
         match self.inner.pools.begin(access, scope).await {
             Ok(session) => {
@@ -206,6 +236,11 @@ impl Store {
         self.inner.without_room.lock().is_some_and(|at| at.elapsed() < LATELY)
     }
 
+    /// Whether the file was removed or replaced under this process: what is written there is lost with it.
+    pub fn is_gone(&self) -> bool {
+        self.inner.gone.load(Ordering::Relaxed)
+    }
+
     /// Lets the next call through to the database, whatever happened before.
     pub fn reset_breaker(&self) {
         self.inner.readers.reset();
@@ -247,11 +282,11 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// Refuses a file that lost commits since it was last written, where each was synced.
+/// Refuses a file that lost commits since it was last written: any, where each was synced, else all.
 fn verify(path: &Path, config: &Config) -> Result<()> {
     match config.synchronous {
         Synchronous::Full => unclean::verify(path),
-        Synchronous::Normal => Ok(()),
+        Synchronous::Normal => unclean::verify_file(path),
     }
 }
 

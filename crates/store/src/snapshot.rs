@@ -17,8 +17,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::error::translate;
-use crate::unclean;
 use crate::wal::{Frames, HEADER, header, wal_of};
+use crate::{made, unclean};
 
 /// Bytes handed on at once.
 const RUN: usize = 1 << 20;
@@ -27,6 +27,7 @@ const ATTEMPTS: usize = 3;
 
 /// Opens a database file that is there, for reading. Refuses one that lost something.
 pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection> {
+    made::verify(path)?;
     unclean::verify(path)?;
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(false).pragma("query_only", "ON");
     options.connect().await.map_err(|error| translate(error).0)

@@ -21,6 +21,8 @@ use crate::wal::{self, Frames, HEADER, Sum, beside, checksum, wal_of};
 /// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
 const INDEX_HEADER: usize = 48;
 const INDEX_VERSION: u32 = 3_007_000;
+/// How a file begins: <https://www.sqlite.org/fileformat2.html#the_database_header>
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A log that began this many logs before another in the same file is told as older than it.
 const OLDER: u32 = 1 << 16;
 /// The file may be in use, by another process: what looks wrong is looked at again where it changed meanwhile.
@@ -29,6 +31,7 @@ const ATTEMPTS: usize = 5;
 /// Refuses a database whose log lost something that was committed. Call it before anything opens the file: SQLite makes the
 /// index anew, and closing a file that it has open in the same process takes its locks away.
 pub(crate) fn verify(path: &Path) -> Result<()> {
+    verify_file(path)?;
     for _ in 0..ATTEMPTS {
         let claim = Claim::read(path).map_err(Error::internal)?;
         let Some(problem) = problem(path, claim).map_err(Error::internal)? else { return Ok(()) };
@@ -42,6 +45,26 @@ pub(crate) fn verify(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a database whose file is gone or empty while its log has something: SQLite would begin anew, and remove the log.
+/// A file is given its header before anything is logged.
+pub(crate) fn verify_file(path: &Path) -> Result<()> {
+    let logged = std::fs::metadata(wal_of(path)).map_or(0, |log| log.len());
+    let has_header = || {
+        let mut first = [0; MAGIC.len()];
+        File::open(path).and_then(|file| file.read_exact_at(&mut first, 0)).is_ok() && first == *MAGIC
+    };
+    if logged <= HEADER as u64 || has_header() {
+        return Ok(());
+    }
+    let (file, log) = (path.display().to_string(), wal_of(path));
+    let what = if path.exists() { "has no header" } else { "is gone" };
+    let message = format!(
+        "{file} {what}, and {} holds what was written to it since: it would be lost. Restore a backup",
+        log.display()
+    );
+    Err(Error::new(Code::Corrupt, "DATABASE_CORRUPT", message).with("file", file))
 }
 
 /// What the index says of the log.

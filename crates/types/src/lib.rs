@@ -4,6 +4,7 @@
 //! The one transport type it knows is tonic's `Status`, because every error ends as one.
 
 mod audit;
+mod bounds;
 mod clock;
 pub mod csv;
 mod error;
@@ -17,6 +18,7 @@ pub mod text;
 pub mod time;
 
 pub use audit::AuditRecord;
+pub use bounds::Bounds;
 pub use clock::Clock;
 pub use error::{Code, Error, FieldViolation, Result};
 pub use principal::{Caller, Principal, Role};

@@ -17,11 +17,15 @@ const SIZES: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
 ];
 
-/// Reads `250ms`, `30s`, `10m`, `24h`, `7d`.
+/// A hundred years: what is longer is a mistake, and more than clocks and timers can be set to.
+const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
+
+/// Reads `250ms`, `30s`, `10m`, `24h`, `7d`; at most a hundred years.
 pub fn parse_duration(text: &str) -> Result<Duration> {
-    parse(text, &DURATIONS).map(Duration::from_micros).ok_or_else(|| {
-        Error::invalid("duration", format!("{text:?} is not a duration like \"250ms\", \"30s\" or \"7d\""))
-    })
+    let wrong = |why: &str| Error::invalid("duration", format!("{text:?} is {why}"));
+    let duration = parse(text, &DURATIONS).map(Duration::from_micros);
+    let duration = duration.ok_or_else(|| wrong("not a duration like \"250ms\", \"30s\" or \"7d\""))?;
+    if duration > LONGEST { Err(wrong("longer than a hundred years")) } else { Ok(duration) }
 }
 
 /// Reads `4096 B`, `64 KiB`, `256 MiB`, as bytes.
@@ -107,6 +111,7 @@ mod tests {
     fn a_number_without_a_unit_is_refused() {
         assert!(parse_duration("30").is_err());
         assert!(parse_duration("fast").is_err());
+        assert!(parse_duration("36525d").is_ok() && parse_duration("36526d").is_err());
         assert!(parse_size("99999999999 GiB").is_err());
     }
 }

@@ -24,7 +24,7 @@ use parking_lot::RwLock;
 use sensormesh_mesh::{Condition, Mesh, Service, Verifier};
 use sensormesh_proto::auth::v1::auth_service_server::AuthServiceServer;
 use sensormesh_store::{Migration, Store};
-use sensormesh_types::{Clock, Error, Result};
+use sensormesh_types::{Bounds, Clock, Result};
 use serde::{Deserialize, Serialize};
 
 /// The tables of this service.
@@ -73,14 +73,25 @@ impl Default for Config {
 }
 
 impl Config {
-    fn check(&self) -> Result<()> {
-        if !(1..=600).contains(&self.access_token_life.as_secs()) {
-            return Err(Error::invalid("auth.access_token_life", "must be between 1s and 10m"));
-        }
-        if self.signing_key_life < Duration::from_secs(3600) {
-            return Err(Error::invalid("auth.signing_key_life", "must be at least 1h"));
-        }
-        Ok(())
+    /// Refuses numbers that nobody could log in with, or that are not safe, naming them.
+    pub fn check(&self) -> Result<()> {
+        let (second, year) = (Duration::from_secs(1), Duration::from_secs(366 * 86_400));
+        let (cost, throttle) = (&self.password, &self.throttle);
+        Bounds::of("auth")
+            .time("access_token_life", self.access_token_life, second..=second * 600)
+            .time("session_life", self.session_life, second..=year)
+            .time("signing_key_life", self.signing_key_life, second * 3600..=year)
+            .number("password.memory_kib", cost.memory_kib, 8..=1 << 20)
+            .number("password.passes", cost.passes, 1..=100)
+            .number("password.lanes", cost.lanes, 1..=64)
+            .number("password.at_once", cost.at_once, 1..=1_000)
+            .number("password.queue", cost.queue, 0..=100_000)
+            .number("throttle.account_attempts", throttle.account_attempts, 1..=u32::MAX)
+            .number("throttle.address_attempts", throttle.address_attempts, 1..=u32::MAX)
+            .time("throttle.first_wait", throttle.first_wait, Duration::ZERO..=year)
+            .time("throttle.longest_wait", throttle.longest_wait, Duration::ZERO..=year)
+            .time("throttle.forget_after", throttle.forget_after, second..=year)
+            .met()
     }
 }
 

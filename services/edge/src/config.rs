@@ -7,7 +7,7 @@ use std::time::Duration;
 use sensormesh_mesh::token::KEPT_FOR;
 use sensormesh_mesh::{Network, ServerLimits};
 use sensormesh_store::spool::SpoolBounds;
-use sensormesh_types::{Error, Result, text};
+use sensormesh_types::{Bounds, Error, Result, text};
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Rate;
@@ -117,10 +117,16 @@ impl Config {
             );
             return Err(Error::precondition("PLAINTEXT_REFUSED", message));
         }
-        if self.spool_age > KEPT_FOR {
-            return Err(Error::precondition("SPOOL_AGE", "edge.spool_age must be at most 24h"));
-        }
-        Ok(())
+        self.limits.check("edge.limits")?;
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        Bounds::of("edge")
+            .size("body", self.body, 1 << 10..=1 << 30)
+            .size("socket_message", self.socket_message, 1 << 10..=1 << 30)
+            .size("answer", self.answer, 1 << 10..=1 << 30)
+            .time("health_interval", self.health_interval, second / 10..=hour)
+            .time("heartbeat", self.heartbeat, second / 10..=hour)
+            .time("spool_age", self.spool_age, second..=KEPT_FOR)
+            .met()
     }
 }
 

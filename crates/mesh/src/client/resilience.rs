@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use sensormesh_types::text;
+use sensormesh_types::{Bounds, Result, text};
 use serde::{Deserialize, Serialize};
+
+use crate::limits::WINDOWS;
 
 /// How calls to other services are bounded, repeated and given up. The same for every upstream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,30 @@ pub struct Resilience {
 const LEAST_WINDOW: u64 = 16 << 10;
 
 impl Resilience {
+    /// Refuses what no call could be made with, naming it.
+    pub(crate) fn check(&self) -> Result<()> {
+        let times = Duration::from_millis(1)..=Duration::from_secs(86_400);
+        Bounds::of("mesh.resilience")
+            .time("connect_timeout", self.connect_timeout, times.clone())
+            .time("keepalive_interval", self.keepalive_interval, times.clone())
+            .time("keepalive_timeout", self.keepalive_timeout, times.clone())
+            .size("stream_window", self.stream_window, WINDOWS)
+            .size("connection_window", self.connection_window, WINDOWS)
+            .number("streams_per_connection", self.streams_per_connection, 1..=u32::MAX)
+            .number("calls_in_flight", self.calls_in_flight, 1..=u32::MAX)
+            .number("retries", self.retries, 0..=10)
+            .number("retry_share", self.retry_share, 0.0..=1.0)
+            .number("retries_per_second", self.retries_per_second, 0.0..=1e6)
+            .number("breaker_failures", self.breaker_failures, 1..=u32::MAX)
+            .number("breaker_share", self.breaker_share, 0.0..=1.0)
+            .time("breaker_window", self.breaker_window, times.clone())
+            .time("breaker_pause", self.breaker_pause, times.clone())
+            .time("breaker_pause_max", self.breaker_pause_max, times.clone())
+            .number("eject_failures", self.eject_failures, 1..=u32::MAX)
+            .time("resolve_interval", self.resolve_interval, times)
+            .met()
+    }
+
     /// The window of a call, or of one of the long streams that share a connection.
     pub(super) fn window_of_stream(&self, streams: bool) -> u64 {
         let share = self.connection_window / u64::from(self.streams_per_connection.max(1));

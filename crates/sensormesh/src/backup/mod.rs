@@ -55,7 +55,7 @@ pub async fn run(args: BackupArgs) -> Result<()> {
     let mut databases = Vec::new();
     for name in services::DATABASES {
         let file = format!("{name}.db");
-        if data.join(&file).exists() {
+        if services::has_database(data, name) {
             sensormesh_store::copy_database(&data.join(&file), &partial.join(&file))
                 .await
                 .map_err(|error| anyhow::anyhow!("{name} cannot be copied: {error:?}"))?;

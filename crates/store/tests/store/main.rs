@@ -5,6 +5,7 @@
 mod consumers;
 mod exchange;
 mod faults;
+mod gone;
 mod keeping;
 mod log;
 mod schema;

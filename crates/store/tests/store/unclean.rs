@@ -282,3 +282,25 @@ async fn a_log_that_is_gone_cut_short_or_another_is_found() {
         assert_eq!(&killed.files.start().await.expect("it opens"), killed.last());
     }
 }
+
+/// SQLite would begin anew, and remove the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_or_empty_beside_its_log_is_found_and_the_log_is_kept() {
+    let killed = Killed::with(false).await;
+    for file in [None, Some(Vec::new()), Some(vec![0; 4096])] {
+        let mut files = killed.files.clone();
+        files.0[0] = file;
+        let (_folder, path, config) = files.put();
+        let started = Store::open("things", &config, MIGRATIONS, Clock::system()).await.expect_err("no start");
+        let copied = sensormesh_store::copy_database(&path, &path.with_extension("copy")).await.expect_err("no copy");
+        let mut errors = vec![started, copied];
+        if path.exists() {
+            errors.push(Store::inspect("things", &config, Clock::system()).await.expect_err("no look"));
+        }
+        for error in errors {
+            assert_eq!((error.code(), error.reason()), (Code::Corrupt, "DATABASE_CORRUPT"), "{error}");
+            assert!(error.to_string().contains("things.db"), "{error}");
+        }
+        assert_eq!(&fs::read(beside(&path, "-wal")).expect("it is there"), files.wal(), "the log is as it was");
+    }
+}

@@ -115,7 +115,11 @@ impl Front {
         let mut visitor = Visitor::of(&parts, &inner.config.behind_proxy, &inner.origins, trace, now);
         let mut note = Note { route: None, label: String::new(), left: None };
         let verb = parts.method.clone();
-        let mut response = if is_preflight(&parts) {
+        let mut response = if is_ambiguous(&parts) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        } else if is_preflight(&parts) {
             let mut response = Response::new(Body::empty());
             let foreign = visitor.asker == Asker::Foreign;
             *response.status_mut() = if foreign { StatusCode::FORBIDDEN } else { StatusCode::NO_CONTENT };
@@ -264,6 +268,11 @@ impl Inner {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty())
+}
+
+/// Whether HTTP/1.1 does not say, or says twice, which host is meant: RFC 9112, section 3.2.
+fn is_ambiguous(parts: &Parts) -> bool {
+    parts.version == http::Version::HTTP_11 && parts.headers.get_all(header::HOST).iter().count() != 1
 }
 
 fn is_preflight(parts: &Parts) -> bool {
