@@ -146,8 +146,9 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         self.log.check()?;
         self.mesh.check()?;
-        self.edge.check()?;
+        self.edge.check_numbers()?;
         self.auth.check()?;
+        self.telemetry.check()?;
         Ok(())
     }
 
@@ -394,6 +395,8 @@ mod tests {
             ("AUTH__THROTTLE__FORGET_AFTER", "1000d"),
             ("EDGE__SPOOL_AGE", "48h"),
             ("EDGE__HEALTH_INTERVAL", "0s"),
+            ("TELEMETRY__MERGE_EVERY", "0s"),
+            ("MESH__LIMITS__EMPTY_FRAMES", "0"),
             ("EDGE__LIMITS__CONNECTIONS", "0"),
             ("MESH__LIMITS__HANDSHAKE_TIMEOUT", "0s"),
             ("MESH__RESILIENCE__BREAKER_SHARE", "7.0"),

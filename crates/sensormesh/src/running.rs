@@ -56,7 +56,8 @@ async fn bind(config: &Config, port: u16) -> Result<TcpListener> {
 
 impl Running {
     /// Stops everything, the edge first, so that no caller finds a service gone that it was led to. Answers whether every
-    /// database is closed: a call that changes something is not cut and may go on longer than its service.
+    /// database is closed, and its file the one that was opened: a call that changes something is not cut and may go on longer
+    /// than its service.
     pub async fn stop(mut self) -> bool {
         let Some((shutdown, last)) = self.services.pop() else { return true };
         shutdown.request();
@@ -70,6 +71,7 @@ impl Running {
             service.stopped().await;
         }
         let closing = futures::future::join_all(self.databases.iter().map(Store::close));
-        timeout(CLOSING, closing).await.is_ok()
+        let intact = !self.databases.iter().any(Store::is_gone);
+        timeout(CLOSING, closing).await.is_ok() && intact
     }
 }

@@ -113,8 +113,7 @@ async fn measure(store: Store, shutdown: sensormesh_mesh::Shutdown) -> Result<()
 
 /// Whether a directory has, or had, this service's database.
 pub fn has_database(folder: &std::path::Path, name: &str) -> bool {
-    let file = folder.join(format!("{name}.db"));
-    file.exists() || store::was_made(&file).unwrap_or(true)
+    store::is_known_database(&folder.join(format!("{name}.db"))).unwrap_or(true)
 }
 
 /// Shows a service's database among its checks and breakers, and its log as its audit.

@@ -16,6 +16,7 @@ use crate::{certs, data_dir, running, split};
 /// Runs the whole system until it is told to stop.
 pub async fn run(args: UpArgs) -> Result<()> {
     let mut config = Config::load(&args.common)?.with(&args.settings)?;
+    config.edge.check()?;
     config.adapters.host = !args.settings.no_host_sensors;
     // On one machine nobody has to notice before a port closes.
     config.mesh.limits = config.mesh.limits.prompt();
@@ -54,12 +55,12 @@ pub async fn serve(args: ServeArgs) -> Result<()> {
     let config = Config::load(&args.common)?.with(&args.settings)?;
     let entries: Vec<&Entry> = args.services.iter().map(|name| entry(name)).collect::<Result<_>>()?;
     data_dir::create(&config.data_dir)?;
-    let locks = lock(&config, &entries)?;
     let mut log = config.log.clone();
     if let [entry] = entries.as_slice() {
         entry.name.clone_into(&mut log.service_name);
     }
     let log = sensormesh_observability::init(&log)?;
+    let locks = lock(&config, &entries)?;
     let running = running::start(&config, &entries).await?;
     let stop = told_to_stop()?;
     tracing::info!(services = args.services.join(","), "ready");

@@ -47,7 +47,7 @@ pub use disk::{BALLAST_FILE, Budget, Room, RoomState};
 pub use follow::{ConsumerState, Incoming, Projection};
 pub use lease::Lease;
 pub use log::{Entry, LogEntry};
-pub use made::was_made;
+pub use made::{FILE as LIST_FILE, is_known as is_known_database};
 pub use migrate::Migration;
 pub use open::Store;
 pub use pools::Engine;

@@ -10,11 +10,19 @@ use std::path::{Path, PathBuf};
 
 use sensormesh_types::{Code, Error, Result};
 
+use crate::wal::wal_of;
+
 /// The name of the list, beside the databases.
-const FILE: &str = "databases";
+pub const FILE: &str = "databases";
+
+/// Whether there is, or was, a database of this name: its file, something in its log, or its line.
+pub fn is_known(database: &Path) -> Result<bool> {
+    let logged = fs::metadata(wal_of(database)).is_ok_and(|log| log.len() > 0);
+    Ok(database.exists() || logged || was_made(database)?)
+}
 
 /// Whether this database was made, and so has to be there.
-pub fn was_made(database: &Path) -> Result<bool> {
+fn was_made(database: &Path) -> Result<bool> {
     match fs::read_to_string(list(database)) {
         Ok(text) => Ok(text.lines().any(|line| database.file_name().is_some_and(|name| name == line))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -24,12 +32,14 @@ pub fn was_made(database: &Path) -> Result<bool> {
 
 /// DATABASE_GONE where this database was made, and is not there any more, or is empty.
 pub(crate) fn verify(database: &Path) -> Result<()> {
-    if fs::metadata(database).is_ok_and(|file| file.len() > 0) || !was_made(database)? {
+    // the list first: one that is being made has its line last
+    if !was_made(database)? || fs::metadata(database).is_ok_and(|file| file.len() > 0) {
         return Ok(());
     }
     let what = if database.exists() { "is empty" } else { "is gone" };
     let message = format!(
-        "{} {what}, and it was not. Restore a backup; or, to begin without all that was in it, take its line out of {}",
+        "{} {what}, and it was not. Restore a backup; or, to begin without all that was in it, move what is left of it away (-wal, \
+         -shm) and take its line out of {}",
         database.display(),
         list(database).display()
     );

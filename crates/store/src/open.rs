@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     room: Mutex<Room>,
     /// The file that was opened, and whether its name leads elsewhere now.
     file: Option<FileId>,
-    gone: AtomicBool,
+    pub(crate) gone: AtomicBool,
     /// When a PostgreSQL server last had no room for a write, unless one was taken since.
     pub(crate) without_room: Mutex<Option<Instant>>,
 }
@@ -113,12 +113,12 @@ impl Store {
     pub async fn inspect(service: &'static str, config: &Config, clock: Clock) -> Result<Self> {
         let url = config.url.replace("{service}", service);
         let pools = match sqlite_path(&url) {
-            Some(path) if !path.exists() => {
-                made::verify(&path)?;
-                return Err(Error::precondition("DATABASE_FILE", format!("there is no {}", path.display())));
-            }
             Some(path) => {
+                made::verify(&path)?;
                 verify(&path, config)?;
+                if !path.exists() {
+                    return Err(Error::precondition("DATABASE_FILE", format!("there is no {}", path.display())));
+                }
                 Pools::to_look_at(&path, config)
             }
             None => {
@@ -179,7 +179,7 @@ impl Store {
 
     async fn begin(&self, scope: &Scope, access: Access) -> Result<Read> {
         if self.is_gone() {
-            let message = "the database's file was removed or replaced while it was in use; put it back, or restart";
+            let message = "the database's file was removed or replaced while it was in use; put it back";
             return Err(Error::unavailable("DATABASE_GONE", message, GONE_RETRY));
         }
         let leave = self.breaker(access).admit()?;

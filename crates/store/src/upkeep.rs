@@ -60,6 +60,10 @@ async fn checkpoints(inner: Weak<Inner>, readers: SqlitePool, path: PathBuf) {
             return;
         }
         inner.look_at_disk();
+        // what is opened by this name now is another database, and has this one's log beside it
+        if inner.gone.load(Ordering::Relaxed) {
+            continue;
+        }
         let (commits, service) = (inner.commits.load(Ordering::Relaxed), inner.service);
         // another program may write too: one that manages users, or restores
         if inner.tail.is_watched()

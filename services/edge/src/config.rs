@@ -103,7 +103,7 @@ impl Config {
         SpoolBounds { calls: self.spool_calls, bytes: self.spool_bytes, age: self.spool_age, receipts: RECEIPTS }
     }
 
-    /// Refuses in words what cannot be meant: half a certificate, or plain HTTP for everybody to read.
+    /// Refuses in words what cannot be meant: half a certificate, plain HTTP for everybody to read, numbers out of bounds.
     pub fn check(&self) -> Result<()> {
         if self.is_tls() == self.tls_key.as_os_str().is_empty() {
             let message = "a certificate and its key belong together: give --tls-cert and --tls-key, or neither";
@@ -117,15 +117,20 @@ impl Config {
             );
             return Err(Error::precondition("PLAINTEXT_REFUSED", message));
         }
+        self.check_numbers()
+    }
+
+    /// Refuses numbers that nothing could be answered with, naming them.
+    pub fn check_numbers(&self) -> Result<()> {
         self.limits.check("edge.limits")?;
-        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let times = Duration::from_millis(1)..=Duration::from_secs(3600);
         Bounds::of("edge")
-            .size("body", self.body, 1 << 10..=1 << 30)
-            .size("socket_message", self.socket_message, 1 << 10..=1 << 30)
-            .size("answer", self.answer, 1 << 10..=1 << 30)
-            .time("health_interval", self.health_interval, second / 10..=hour)
-            .time("heartbeat", self.heartbeat, second / 10..=hour)
-            .time("spool_age", self.spool_age, second..=KEPT_FOR)
+            .size("body", self.body, 1..=1 << 30)
+            .size("socket_message", self.socket_message, 1..=1 << 30)
+            .size("answer", self.answer, 1..=1 << 30)
+            .time("health_interval", self.health_interval, times.clone())
+            .time("heartbeat", self.heartbeat, times)
+            .time("spool_age", self.spool_age, Duration::ZERO..=KEPT_FOR)
             .met()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sensormesh_types::text;
+use sensormesh_types::{Bounds, Result, text};
 use serde::{Deserialize, Serialize};
 
 /// How readings are taken and kept.
@@ -50,6 +50,17 @@ pub struct Config {
     /// A stream whose reader takes nothing for this long while more than 256 KiB wait for it is ended.
     #[serde(with = "text::duration")]
     pub slow_reader: Duration,
+}
+
+impl Config {
+    /// Refuses numbers that nothing could work with, naming them.
+    pub fn check(&self) -> Result<()> {
+        let times = Duration::from_millis(1)..=Duration::from_secs(86_400);
+        Bounds::of("telemetry")
+            .time("merge_every", self.merge_every, times.clone())
+            .time("slow_reader", self.slow_reader, times)
+            .met()
+    }
 }
 
 impl Default for Config {

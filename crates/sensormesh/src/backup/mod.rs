@@ -96,12 +96,13 @@ fn others(data: &Path) -> Result<Vec<PathBuf>> {
             let entry = entry?;
             let path = folder.join(entry.file_name());
             let name = entry.file_name().to_string_lossy().into_owned();
+            let own = [sensormesh_store::BALLAST_FILE, sensormesh_store::LIST_FILE];
             let passing = ["lock", "pid", "db-wal", "db-shm", "sums", "sums.new", "db"]
                 .iter()
                 .any(|end| name.ends_with(&format!(".{end}")));
             if entry.file_type()?.is_dir() {
                 folders.push(path);
-            } else if entry.file_type()?.is_file() && !passing && name != sensormesh_store::BALLAST_FILE {
+            } else if entry.file_type()?.is_file() && !passing && !own.contains(&name.as_str()) {
                 all.push(path);
             }
         }

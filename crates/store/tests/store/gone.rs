@@ -33,14 +33,18 @@ async fn a_database_that_was_made_is_not_made_again() {
         let clock = Clock::system;
         let started = Store::open("things", &place.config, MIGRATIONS, clock()).await;
         let copied = sensormesh_store::copy_database(&file, &file.with_extension("copy")).await;
-        for error in [started.expect_err("no start"), copied.expect_err("no copy")] {
+        let inspected = Store::inspect("things", &place.config, clock()).await;
+        let errors = [started.err(), copied.err(), inspected.err()];
+        for error in errors.map(|error| error.expect("refused")) {
             assert_eq!((error.code(), error.reason()), (Code::Corrupt, "DATABASE_GONE"), "empty: {empty}: {error}");
             assert!(error.to_string().contains("things.db"), "{error}");
         }
         assert_eq!(file.exists(), empty, "nothing was made");
     }
     fs::write(&file, kept).expect("restored");
-    add(&place.open().await, "two").await.expect("it goes on");
+    let store = place.open().await;
+    add(&store, "two").await.expect("it goes on");
+    store.close().await;
     // who means it says so
     for end in ["", "-wal", "-shm"] {
         fs::remove_file(format!("{}{end}", file.display())).ok();

@@ -115,11 +115,7 @@ impl Front {
         let mut visitor = Visitor::of(&parts, &inner.config.behind_proxy, &inner.origins, trace, now);
         let mut note = Note { route: None, label: String::new(), left: None };
         let verb = parts.method.clone();
-        let mut response = if is_ambiguous(&parts) {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-            response
-        } else if is_preflight(&parts) {
+        let mut response = if is_preflight(&parts) {
             let mut response = Response::new(Body::empty());
             let foreign = visitor.asker == Asker::Foreign;
             *response.status_mut() = if foreign { StatusCode::FORBIDDEN } else { StatusCode::NO_CONTENT };
@@ -142,6 +138,10 @@ impl Front {
 
 impl Inner {
     async fn dispatch(&self, parts: Parts, body: Body, visitor: &mut Visitor, note: &mut Note) -> Response<Body> {
+        if is_ambiguous(&parts) {
+            let error = Error::invalid("host", "must be there once in HTTP/1.1 (RFC 9112, section 3.2)");
+            return Failure::from(error).response(&self.contract.shapes);
+        }
         match Protocol::of(&parts.headers) {
             Some(protocol) => self.call(protocol, &parts, body, visitor, note).await.unwrap_or_else(|failure| {
                 self.count(&failure);

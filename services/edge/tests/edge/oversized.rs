@@ -1,4 +1,5 @@
-//! Requests that are larger than anybody needs (F48): refused with the status that says so, and the edge goes on.
+//! Requests that are larger than anybody needs (F48), or leave open what is meant: refused with the status that says so, and the
+//! edge goes on.
 
 use sensormesh_proto::rooms::v1::rooms_service_client::RoomsServiceClient;
 use sensormesh_proto::rooms::v1::{CreatePlaceRequest, GetPlaceRequest, Place};
@@ -21,7 +22,7 @@ async fn status(world: &World, request: String) -> Option<u16> {
     from.read_to_end(&mut answer).await.ok();
     written.abort();
     let answer = String::from_utf8_lossy(&answer);
-    answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok())
+    answer.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok())
 }
 
 #[tokio::test]
@@ -41,6 +42,22 @@ async fn f48_headers_and_addresses_without_end_are_refused_with_their_status() {
     let fine = format!("{begin}connection: close\r\n\r\n");
     assert_eq!(status(&world, fine).await, Some(200), "others are served");
     assert_eq!(world.seen.count(), 0, "nothing of it came through");
+}
+
+/// RFC 9112, section 3.2.
+#[tokio::test]
+async fn http_1_1_names_its_host_once() {
+    let world = World::start().await;
+    let cases = [
+        ("1.1", "", Some(400)),
+        ("1.1", "host: edge\r\nhost: other\r\n", Some(400)),
+        ("1.1", "host: edge\r\n", Some(200)),
+        ("1.0", "", Some(200)),
+    ];
+    for (version, hosts, expected) in cases {
+        let request = format!("GET /health HTTP/{version}\r\n{hosts}connection: close\r\n\r\n");
+        assert_eq!(status(&world, request).await, expected, "HTTP/{version} with {hosts:?}");
+    }
 }
 
 #[tokio::test]
