@@ -3,12 +3,12 @@
 //! [`init`] installs the log and, where an endpoint is configured, the OTLP span exporter. [`metrics`] needs no set-up.
 //! [`trace`] reads and writes trace context. Nothing here reads the environment: the program fills [`Config`].
 
+mod config;
 mod logs;
 pub mod metrics;
 mod secret;
 pub mod trace;
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -17,68 +17,15 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use sensormesh_types::{Bounds, Clock, Error, Result};
-use serde::{Deserialize, Serialize};
+use sensormesh_types::{Clock, Error, Result};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
+pub use config::{Config, Format};
 pub use secret::Secret;
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// For people, in colour on a terminal.
-    #[default]
-    Human,
-    /// One JSON object a line, for machines.
-    Json,
-}
-
-/// What is observed and where it goes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// How a log line looks: `human` or `json`. Logs go to standard error.
-    pub format: Format,
-    /// What is logged: a level (`info`), or directives such as `info,sensormesh_mesh=debug`. `LOG_LEVEL` sets it.
-    pub level: String,
-    /// Where spans are sent by OTLP over gRPC: `http://127.0.0.1:4317`. Empty: nowhere. `OTEL_EXPORTER_OTLP_ENDPOINT`.
-    pub otlp_endpoint: String,
-    /// Metadata sent with spans, such as a collector's key. `OTEL_EXPORTER_OTLP_HEADERS`.
-    pub otlp_headers: BTreeMap<String, Secret<String>>,
-    /// The share of new traces that is recorded, 0 to 1. `OTEL_TRACES_SAMPLER_ARG`.
-    pub trace_ratio: f64,
-    /// The name of this process among others. `OTEL_SERVICE_NAME`.
-    pub service_name: String,
-}
-
-impl Config {
-    /// Refuses what cannot be meant, naming it.
-    pub fn check(&self) -> Result<()> {
-        let schemes = ["http://", "https://"];
-        if !self.otlp_endpoint.is_empty() && !schemes.iter().any(|scheme| self.otlp_endpoint.starts_with(scheme)) {
-            return Err(Error::invalid("log.otlp_endpoint", "must be an address such as http://127.0.0.1:4317"));
-        }
-        Bounds::of("log").number("trace_ratio", self.trace_ratio, 0.0..=1.0).met()
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            format: Format::Human,
-            level: "info".to_owned(),
-            otlp_endpoint: String::new(),
-            otlp_headers: BTreeMap::new(),
-            trace_ratio: 1.0,
-            service_name: "sensormesh".to_owned(),
-        }
-    }
-}
 
 /// What [`init`] set up. Kept until the end of the program.
 #[derive(Debug)]
