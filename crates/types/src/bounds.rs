@@ -23,8 +23,8 @@ impl Bounds {
     }
 
     /// A count, or a share. What is no number is out of all bounds.
-    pub fn number<T: PartialOrd + Display>(self, key: &str, value: T, range: RangeInclusive<T>) -> Self {
-        self.within(key, &value, &range, |number| number.to_string())
+    pub fn number<T: Copy + PartialOrd + Display>(self, key: &str, value: T, range: RangeInclusive<T>) -> Self {
+        self.within(key, &value, &range, ToString::to_string)
     }
 
     /// A duration.
