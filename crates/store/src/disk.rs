@@ -11,6 +11,8 @@ use std::time::Duration;
 use sensormesh_types::{Error, Result, text};
 use serde::{Deserialize, Serialize};
 
+use crate::wal::folder_of;
+
 /// The name of the ballast, beside the databases.
 pub const BALLAST_FILE: &str = "ballast";
 /// With less than this free a write may fail at any moment: the ballast is let go.
@@ -102,8 +104,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn of(database: &Path, budget: &Budget) -> Self {
-        let directory = database.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self { directory: directory.to_owned(), budget: budget.clone() }
+        Self { directory: folder_of(database).to_owned(), budget: budget.clone() }
     }
 
     /// Whether a write may fail for want of room. For telling why one failed.

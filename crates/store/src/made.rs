@@ -4,13 +4,14 @@
 //! database is whole. A file that has a line and is gone is not made anew: all that was acknowledged would be lost without a
 //! word.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use sensormesh_types::{Code, Error, Result};
 
-use crate::wal::wal_of;
+use crate::sums::sync_folder;
+use crate::wal::{folder_of, wal_of};
 
 /// The name of the list, beside the databases.
 pub const FILE: &str = "databases";
@@ -55,17 +56,13 @@ pub(crate) fn note(database: &Path) -> Result<()> {
         let mut file = OpenOptions::new().create(true).append(true).open(list(database))?;
         file.write_all(&line)?;
         file.sync_all()?;
-        File::open(folder(database))?.sync_all()
+        sync_folder(database)
     };
     if was_made(database)? { Ok(()) } else { add().map_err(Error::internal) }
 }
 
 fn list(database: &Path) -> PathBuf {
-    folder(database).join(FILE)
-}
-
-fn folder(database: &Path) -> &Path {
-    database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    folder_of(database).join(FILE)
 }
 
 /// The file that a name leads to.

@@ -17,7 +17,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::error::translate;
-use crate::wal::{Frames, HEADER, header, wal_of};
+use crate::wal::{Frames, HEADER, MAGIC, header, wal_of};
 use crate::{made, unclean};
 
 /// Bytes handed on at once.
@@ -74,7 +74,7 @@ fn attempt(from: &Path, to: &Path) -> io::Result<(Files, bool)> {
     };
     let mut first = [0; 100];
     database.read_exact_at(&mut first, 0).map_err(|_| damaged("it has no header"))?;
-    if !first.starts_with(b"SQLite format 3\0") {
+    if !first.starts_with(MAGIC) {
         return Err(damaged("it is no SQLite database"));
     }
     let page = match u16::from_be_bytes([first[16], first[17]]) {

@@ -15,7 +15,7 @@ use sqlx::Connection as _;
 
 use crate::error::translate;
 use crate::snapshot;
-use crate::wal::wal_of;
+use crate::wal::{folder_of, wal_of};
 
 const CHUNK: usize = 64 << 10;
 /// A start reads a file up to this size through, within some tenths of a second; of a greater one, [`crate::Store`]'s
@@ -55,9 +55,8 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes the names in a file's folder durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
 }
 
 fn lines(path: &Path) -> io::Result<String> {

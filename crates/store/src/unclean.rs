@@ -16,13 +16,11 @@ use std::path::Path;
 
 use sensormesh_types::{Code, Error, Result};
 
-use crate::wal::{self, Frames, HEADER, Sum, beside, checksum, wal_of};
+use crate::wal::{self, Frames, HEADER, MAGIC, Sum, beside, checksum, wal_of};
 
 /// <https://www.sqlite.org/walformat.html#the_wal_index_file_format>
 const INDEX_HEADER: usize = 48;
 const INDEX_VERSION: u32 = 3_007_000;
-/// How a file begins: <https://www.sqlite.org/fileformat2.html#the_database_header>
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// A log that began this many logs before another in the same file is told as older than it.
 const OLDER: u32 = 1 << 16;
 /// The file may be in use, by another process: what looks wrong is looked at again where it changed meanwhile.

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+/// How a database file begins: <https://www.sqlite.org/fileformat2.html#the_database_header>
+pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 pub(crate) const HEADER: usize = 32;
 const FRAME: usize = 24;
 
@@ -20,6 +22,11 @@ pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
+}
+
+/// The folder that a database's files lie in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The header of a log; `None` where there is none yet.

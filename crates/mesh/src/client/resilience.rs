@@ -65,9 +65,6 @@ pub struct Resilience {
     pub resolve_interval: Duration,
 }
 
-/// One frame, bytes: with less a stream would stand still.
-const LEAST_WINDOW: u64 = 16 << 10;
-
 impl Resilience {
     /// Refuses what no call could be made with, naming it.
     pub(crate) fn check(&self) -> Result<()> {
@@ -96,7 +93,7 @@ impl Resilience {
     /// The window of a call, or of one of the long streams that share a connection.
     pub(super) fn window_of_stream(&self, streams: bool) -> u64 {
         let share = self.connection_window / u64::from(self.streams_per_connection.max(1));
-        if streams { self.stream_window.min(share.max(LEAST_WINDOW)) } else { self.stream_window }
+        if streams { self.stream_window.min(share.max(*WINDOWS.start())) } else { self.stream_window }
     }
 }
 
