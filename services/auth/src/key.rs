@@ -249,6 +249,8 @@ mod tests {
             session_id: id,
             user_id: "u1".into(),
             client: String::new(),
+            asker: crate::session::Asker::default(),
+            use_time: START,
             create_time: START,
             expire_time: START + HOUR,
         }

@@ -11,6 +11,7 @@ mod db;
 mod key;
 pub mod password;
 mod session;
+mod strength;
 mod tasks;
 pub mod throttle;
 mod user;
@@ -22,14 +23,17 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use sensormesh_mesh::{Condition, Mesh, Service, Verifier};
+use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1::auth_service_server::AuthServiceServer;
 use sensormesh_store::{Migration, Store};
 use sensormesh_types::{Bounds, Clock, Result};
 use serde::{Deserialize, Serialize};
 
 /// The tables of this service.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "auth", sql: include_str!("../migrations/0001_auth.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "auth", sql: include_str!("../migrations/0001_auth.sql") },
+    Migration { version: 2, name: "session device", sql: include_str!("../migrations/0002_session_device.sql") },
+];
 
 /// How accounts, sessions and keys are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +55,9 @@ pub struct Config {
     /// How long one signing key is used.
     #[serde(with = "sensormesh_types::text::duration")]
     pub signing_key_life: Duration,
+    /// A file of breached passwords that nobody may choose: SHA-1 hashes in hexadecimal, a line each, in order, as
+    /// haveibeenpwned.com gives them out. Without it only what is easily guessed is refused.
+    pub breached_passwords: Option<PathBuf>,
     /// What a password hash costs.
     pub password: password::Cost,
     /// How much guessing of passwords is allowed.
@@ -66,6 +73,7 @@ impl Default for Config {
             access_token_life: Duration::from_secs(600),
             session_life: Duration::from_secs(30 * 24 * 3600),
             signing_key_life: Duration::from_secs(30 * 24 * 3600),
+            breached_passwords: None,
             password: password::Cost::default(),
             throttle: throttle::Config::default(),
         }
@@ -102,10 +110,20 @@ pub(crate) struct Auth {
     clock: Clock,
     verifier: Verifier,
     hasher: password::Hasher,
+    strength: Arc<strength::Strength>,
     throttle: throttle::Throttle,
     files: Option<key::KeyFiles>,
     ring: RwLock<Arc<key::Ring>>,
     turning: tokio::sync::Mutex<()>,
+}
+
+impl Auth {
+    /// Hashes a password that somebody has chosen. INVALID, naming `field`, where it is easily guessed or known from a breach.
+    async fn hash_chosen(&self, field: &'static str, password: Secret<String>, known: [String; 2]) -> Result<String> {
+        let strength = Arc::clone(&self.strength);
+        let is_good = move |password: &str| strength.check(field, password, &[known[0].as_str(), known[1].as_str()]);
+        self.hasher.hash_chosen(password, is_good).await
+    }
 }
 
 /// Makes the service: the first key and the first user where there are none, the API, and its loops.
@@ -113,6 +131,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
     config.check()?;
     let auth = Arc::new(Auth {
         hasher: password::Hasher::new(&config.password)?,
+        strength: Arc::new(strength::Strength::new(config.breached_passwords.as_deref())?),
         throttle: throttle::Throttle::new(config.throttle.clone()),
         files: config.state_dir.as_deref().map(key::KeyFiles::new).transpose()?,
         clock: mesh.clock().clone(),

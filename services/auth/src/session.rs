@@ -3,7 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sensormesh_observability::Secret;
-use sensormesh_types::random;
+use sensormesh_proto::auth::v1 as proto;
+use sensormesh_types::{random, time};
 use sha2::{Digest as _, Sha256};
 
 /// What every refresh token begins with, so that one found in a log or a repository is recognised.
@@ -13,6 +14,15 @@ const INVITATION_PREFIX: &str = "smi_";
 
 /// Sessions of one user that live at once; the one unused for longest gives way.
 pub const MOST_SESSIONS: i64 = 100;
+
+/// Where a call without a token comes from, as the edge tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// The client's address; of other services' calls nothing is known.
+    pub address: Option<String>,
+    /// What the client calls itself (`User-Agent`).
+    pub user_agent: String,
+}
 
 /// A log-in that lives on by refreshing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +35,30 @@ pub struct Session {
     pub user_id: String,
     /// What the client called itself.
     pub client: String,
+    /// From where, and with which program it was last used.
+    pub asker: Asker,
     /// When the user logged in: microseconds since the Unix epoch.
     pub create_time: i64,
+    /// When it last got an access token.
+    pub use_time: i64,
     /// When it ends unless it is refreshed before.
     pub expire_time: i64,
+}
+
+impl Session {
+    /// As the contract shows it; `current` is the session of the call.
+    pub fn to_proto(&self, current: &str) -> proto::Session {
+        proto::Session {
+            session_id: self.session_id.clone(),
+            user_agent: self.asker.user_agent.clone(),
+            client_id: self.client.clone(),
+            address: self.asker.address.clone().unwrap_or_default(),
+            create_time: Some(time::from_micros(self.create_time)),
+            last_use_time: Some(time::from_micros(self.use_time)),
+            expire_time: Some(time::from_micros(self.expire_time)),
+            current: self.session_id == current,
+        }
+    }
 }
 
 /// A new refresh token: 256 bits nobody can guess.

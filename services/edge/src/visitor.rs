@@ -31,6 +31,8 @@ pub struct Visitor {
     pub trace: TraceParent,
     /// What is known of the user.
     pub standing: Standing,
+    /// What the client calls itself.
+    user_agent: Option<HeaderValue>,
 }
 
 /// What is known of the user.
@@ -58,6 +60,7 @@ impl Visitor {
                 .map_or_else(|| random::id(now_micros), str::to_owned),
             trace,
             standing: Standing::Anonymous,
+            user_agent: parts.headers.get(http::header::USER_AGENT).cloned(),
         }
     }
 
@@ -97,12 +100,18 @@ impl Visitor {
         }
     }
 
-    /// The headers of a call made for the request. Nothing that the client wrote goes inward by itself.
+    /// The headers of a call made for the request. Nothing that the client wrote goes inward by itself; only of who is nobody yet,
+    /// and may be about to log in, the program is told.
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if let Ok(address) = HeaderValue::from_str(&self.whence.address.to_string()) {
             headers.insert("x-forwarded-for", address);
+        }
+        if let (Standing::Anonymous, Some(name)) = (&self.standing, &self.user_agent)
+            && name.to_str().is_ok()
+        {
+            headers.insert("x-forwarded-user-agent", name.clone());
         }
         headers
     }

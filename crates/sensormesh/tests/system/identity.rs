@@ -9,6 +9,7 @@ both_shapes!(
     tokens_are_given_as_rfc_6749_says,
     a_refresh_token_works_once,
     a_user_is_verified_and_logged_out,
+    sessions_are_told_with_address_and_program,
     roles_are_given_by_admins,
 );
 
@@ -74,6 +75,33 @@ async fn a_user_is_verified_and_logged_out(shape: Shape) {
     let (_, keys) = system.send("GET", "/.well-known/jwks.json", None, None).await.expect("answer");
     assert!(keys["keys"][0]["kid"].is_string(), "{keys}");
     assert!(keys["keys"][0].get("d").is_none(), "no private part");
+}
+
+async fn sessions_are_told_with_address_and_program(shape: Shape) {
+    let system = start(shape).await;
+    let here = system.viewer("ada").await.expect("registered");
+    let body = json!({"username": "ada", "password": PASSWORD, "client_id": "kiosk"});
+    let request = system.http().post(system.url("/token")).header("user-agent", "Firefox/144.0");
+    // what a client says of others' addresses and programs is not believed
+    let request =
+        request.header("x-forwarded-for", "192.0.2.1").header("x-forwarded-user-agent", "made up").json(&body);
+    let other: Value = request.send().await.expect("answer").json().await.expect("tokens");
+    let (_, listed) = system.get("/v1/sessions", &here).await.expect("answer");
+    let sessions = listed["sessions"].as_array().expect("sessions");
+    let told: Vec<_> =
+        sessions.iter().map(|s| (&s["userAgent"], &s["clientId"], &s["address"], &s["current"])).collect();
+    let (none, here_is) = (json!(""), json!(true));
+    assert_eq!(told[0], (&json!("Firefox/144.0"), &json!("kiosk"), &json!("127.0.0.1"), &json!(false)), "{listed}");
+    assert_eq!((told.len(), told[1].1, told[1].3), (2, &none, &here_is), "{listed}");
+
+    let path = format!("/v1/sessions/{}", sessions[0]["sessionId"].as_str().expect("id"));
+    let (status, answer) = system.send("DELETE", &path, Some(&here), None).await.expect("answer");
+    assert_eq!(status, 200, "{answer}");
+    let refresh = json!({"grant_type": "refresh_token", "refresh_token": other["refresh_token"]});
+    let (status, _) = system.send("POST", "/token", None, Some(&refresh)).await.expect("answer");
+    assert_eq!(status, 401, "the ended session does not go on");
+    let (status, _) = system.send("DELETE", &path, Some(&here), None).await.expect("answer");
+    assert_eq!(status, 404);
 }
 
 async fn roles_are_given_by_admins(shape: Shape) {

@@ -13,6 +13,7 @@ use sensormesh_store::Tx;
 use sensormesh_types::{Caller, Error, Principal, Result};
 use tonic::{Request, Response, Status};
 
+use crate::session::Asker;
 use crate::user::User;
 use crate::verification::Revocation;
 use crate::{Auth, db};
@@ -34,8 +35,8 @@ impl AuthService for Api {
 
     async fn create_token(&self, request: Request<proto::CreateTokenRequest>) -> Answer<proto::CreateTokenResponse> {
         let caller = caller(&request)?.clone();
-        let address = client_address(&request, &caller);
-        Ok(Response::new(token::create(&self.0, &caller, address.as_deref(), request.into_inner()).await?))
+        let asker = asker(&request, &caller);
+        Ok(Response::new(token::create(&self.0, &caller, asker, request.into_inner()).await?))
     }
 
     async fn verify_token(&self, request: Request<proto::VerifyTokenRequest>) -> Answer<proto::VerifyTokenResponse> {
@@ -50,13 +51,27 @@ impl AuthService for Api {
         Ok(Response::new(proto::LogoutResponse {}))
     }
 
+    async fn list_sessions(&self, request: Request<proto::ListSessionsRequest>) -> Answer<proto::ListSessionsResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(proto::ListSessionsResponse { sessions: token::sessions(&self.0, caller).await? }))
+    }
+
+    async fn delete_session(
+        &self,
+        request: Request<proto::DeleteSessionRequest>,
+    ) -> Answer<proto::DeleteSessionResponse> {
+        let caller = caller(&request)?.clone();
+        token::delete_session(&self.0, &caller, &request.into_inner().session_id).await?;
+        Ok(Response::new(proto::DeleteSessionResponse {}))
+    }
+
     async fn change_password(
         &self,
         request: Request<proto::ChangePasswordRequest>,
     ) -> Answer<proto::ChangePasswordResponse> {
         let caller = caller(&request)?.clone();
-        let address = client_address(&request, &caller);
-        token::change_password(&self.0, &caller, address.as_deref(), request.into_inner()).await?;
+        let asker = asker(&request, &caller);
+        token::change_password(&self.0, &caller, asker.address.as_deref(), request.into_inner()).await?;
         Ok(Response::new(proto::ChangePasswordResponse {}))
     }
 
@@ -105,14 +120,17 @@ impl AuthService for Api {
     }
 }
 
-/// The client's address, which only the edge can know.
-fn client_address<T>(request: &Request<T>, caller: &Caller) -> Option<String> {
+/// The client's address and program, which only the edge can know.
+fn asker<T>(request: &Request<T>, caller: &Caller) -> Asker {
     if caller.peer.as_deref() != Some("edge") {
-        return None;
+        return Asker::default();
     }
-    let chain = request.metadata().get("x-forwarded-for")?.to_str().ok()?;
-    let last = chain.rsplit(',').next()?.trim();
-    (!last.is_empty() && last.len() <= 64).then(|| last.to_owned())
+    let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
+    let last = header("x-forwarded-for").and_then(|chain| chain.rsplit(',').next()).map(str::trim);
+    Asker {
+        address: last.filter(|last| !last.is_empty() && last.len() <= 64).map(str::to_owned),
+        user_agent: header("x-forwarded-user-agent").map(|name| name.chars().take(256).collect()).unwrap_or_default(),
+    }
 }
 
 /// The id and session of a caller who is a user with an account here.

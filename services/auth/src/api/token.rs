@@ -9,9 +9,9 @@ use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random, ti
 use super::{commit, commit_and, end_session, revoke_user, user_and_session};
 use crate::db::session::Presented;
 use crate::key::micros;
-use crate::session::{Session, digest, new_refresh_token};
+use crate::session::{Asker, Session, digest, new_refresh_token};
 use crate::user::{User, key_of, role_number};
-use crate::{Auth, bootstrap, db, password, tasks};
+use crate::{Auth, bootstrap, db, tasks};
 
 /// One text for an unknown name, a wrong password and a disabled account.
 fn wrong_credentials() -> Error {
@@ -26,22 +26,22 @@ fn wrong_refresh_token() -> Error {
 pub(super) async fn create(
     auth: &Auth,
     caller: &Caller,
-    address: Option<&str>,
+    asker: Asker,
     request: proto::CreateTokenRequest,
 ) -> Result<proto::CreateTokenResponse> {
     if !auth.ring.read().can_sign(auth.clock.now_micros()) {
         tasks::turn_keys(auth).await?;
     }
     if request.grant_type == "refresh_token" {
-        return refresh(auth, caller, &Secret::new(request.refresh_token)).await;
+        return refresh(auth, caller, asker, &Secret::new(request.refresh_token)).await;
     }
-    log_in(auth, caller, address, request).await
+    log_in(auth, caller, asker, request).await
 }
 
 async fn log_in(
     auth: &Auth,
     caller: &Caller,
-    address: Option<&str>,
+    asker: Asker,
     request: proto::CreateTokenRequest,
 ) -> Result<proto::CreateTokenResponse> {
     let proto::CreateTokenRequest { username, password, client_id, .. } = request;
@@ -50,7 +50,7 @@ async fn log_in(
             return Err(Error::invalid(field, "is required"));
         }
     }
-    let password = Secret::new(password);
+    let (password, address) = (Secret::new(password), asker.address.as_deref());
     auth.throttle.admit(&key_of(&username), address, auth.clock.now_micros())?;
     let checked = check(auth, &username, &password).await;
     match &checked {
@@ -71,7 +71,9 @@ async fn log_in(
         session_id: random::id(now),
         user_id: user.user_id.clone(),
         client: client_id,
+        asker,
         create_time: now,
+        use_time: now,
         expire_time: now.saturating_add(micros(auth.config.session_life)),
     };
     let refresh_token = new_refresh_token();
@@ -92,7 +94,12 @@ async fn check(auth: &Auth, username: &str, password: &Secret<String>) -> Result
     Ok(found.filter(|(user, _)| verdict.right && !user.disabled).map(|(user, hash)| (user, hash, verdict.outdated)))
 }
 
-async fn refresh(auth: &Auth, caller: &Caller, token: &Secret<String>) -> Result<proto::CreateTokenResponse> {
+async fn refresh(
+    auth: &Auth,
+    caller: &Caller,
+    asker: Asker,
+    token: &Secret<String>,
+) -> Result<proto::CreateTokenResponse> {
     let mut tx = auth.store.tx(&Scope::system()).await?;
     let now = auth.clock.now_micros();
     let mut session = match db::session::take_token(&mut tx, digest(token.reveal()), now).await? {
@@ -111,6 +118,7 @@ async fn refresh(auth: &Auth, caller: &Caller, token: &Secret<String>) -> Result
         }
     };
     session.expire_time = now.saturating_add(micros(auth.config.session_life));
+    session.asker = asker;
     db::session::extend(&mut tx, &session).await?;
     let user = match db::user::find(&mut tx, &session.tenant, &session.user_id).await? {
         Some((user, _)) if !user.disabled => user,
@@ -196,6 +204,33 @@ pub(super) async fn log_out(auth: &Auth, caller: &Caller, all_sessions: bool) ->
     commit(auth, tx, &[revocation]).await
 }
 
+pub(super) async fn sessions(auth: &Auth, caller: &Caller) -> Result<Vec<proto::Session>> {
+    let (user_id, session_id) = user_and_session(caller)?;
+    let mut read = auth.store.read(&caller.scope).await?;
+    let sessions = db::session::list(&mut read, caller.tenant(), user_id).await?;
+    let now = auth.clock.now_micros();
+    let alive = sessions.iter().filter(|session| session.expire_time > now);
+    Ok(alive.map(|session| session.to_proto(session_id)).collect())
+}
+
+pub(super) async fn delete_session(auth: &Auth, caller: &Caller, session_id: &str) -> Result<()> {
+    let (user_id, _) = user_and_session(caller)?;
+    let tenant = caller.tenant();
+    let mut tx = auth.store.tx(&caller.scope).await?;
+    if !db::session::is_of(&mut tx, tenant, user_id, session_id).await? {
+        return Err(Error::not_found("session", session_id));
+    }
+    let revocation = end_session(auth, &mut tx, caller, tenant, session_id).await?;
+    tx.append(Entry {
+        kind: "session.ended".to_owned(),
+        subject: session_id.to_owned(),
+        actor: caller.actor(),
+        traceparent: caller.traceparent.clone(),
+        ..Entry::default()
+    });
+    commit(auth, tx, &[revocation]).await
+}
+
 pub(super) async fn change_password(
     auth: &Auth,
     caller: &Caller,
@@ -209,8 +244,6 @@ pub(super) async fn change_password(
     let found = db::user::find(&mut read, tenant, user_id).await?;
     drop(read);
     let (user, hash) = found.ok_or_else(|| Error::not_found("user", user_id))?;
-    password::check_choice(&user.username, new.reveal())
-        .map_err(|_| Error::invalid("new_password", "is easily guessed; choose another one"))?;
     let account = key_of(&user.username);
     auth.throttle.admit(&account, address, auth.clock.now_micros())?;
     let verdict = auth.hasher.verify(Some(hash.clone()), old).await;
@@ -222,15 +255,16 @@ pub(super) async fn change_password(
     if !verdict?.right {
         return Err(Error::new(Code::Forbidden, "WRONG_PASSWORD", "the old password is wrong"));
     }
-    let new_hash = auth.hasher.hash(new).await?;
+    let known = [user.username.clone(), user.display_name.clone()];
+    let new_hash = auth.hash_chosen("new_password", new, known).await?;
     let mut tx = auth.store.tx(&caller.scope).await?;
     if !db::user::set_password(&mut tx, &user, &hash, &new_hash).await? {
         return Err(Error::new(Code::Conflict, "PASSWORD_CHANGED", "the password was changed meanwhile"));
     }
     let mut revocations = Vec::new();
     for other in db::session::list(&mut tx, tenant, user_id).await? {
-        if other != session_id {
-            revocations.push(end_session(auth, &mut tx, caller, tenant, &other).await?);
+        if other.session_id != session_id {
+            revocations.push(end_session(auth, &mut tx, caller, tenant, &other.session_id).await?);
         }
     }
     tx.append(db::user_entry("user.password_changed", &user, &caller.actor(), &caller.traceparent));

@@ -11,7 +11,7 @@ use crate::db::invitation::Invitation;
 use crate::key::micros;
 use crate::session::{digest, new_invitation};
 use crate::user::{self, User, key_of, may_grant};
-use crate::{Auth, db, password};
+use crate::{Auth, db};
 
 const INVITATION_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Users read at once where most of them may belong to other sites.
@@ -24,8 +24,8 @@ pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::Regis
         let message = "registering needs an invitation by an admin";
         return Err(Error::new(Code::Forbidden, "INVITATION_REQUIRED", message));
     }
-    password::check_choice(&username, &password)?;
-    let hash = auth.hasher.hash(Secret::new(password)).await?;
+    let known = [username.clone(), display_name.clone()];
+    let hash = auth.hash_chosen("password", Secret::new(password), known).await?;
     let mut tx = auth.store.tx(&Scope::system()).await?;
     let now = auth.clock.now_micros();
     let (tenant, role, sites) = if invitation.is_empty() {

@@ -3,7 +3,13 @@
 use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::Result;
 
-use crate::session::{MOST_SESSIONS, Session};
+use crate::session::{Asker, MOST_SESSIONS, Session};
+
+macro_rules! columns {
+    () => {
+        "tenant, session_id, user_id, client, user_agent, address, create_time, use_time, expire_time"
+    };
+}
 
 fn read_session(row: &Row) -> Result<Session> {
     Ok(Session {
@@ -11,7 +17,12 @@ fn read_session(row: &Row) -> Result<Session> {
         session_id: row.get("session_id")?,
         user_id: row.get("user_id")?,
         client: row.get("client")?,
+        asker: Asker {
+            address: Some(row.get::<String>("address")?).filter(|address| !address.is_empty()),
+            user_agent: row.get("user_agent")?,
+        },
         create_time: row.get("create_time")?,
+        use_time: row.get("use_time")?,
         expire_time: row.get("expire_time")?,
     })
 }
@@ -25,18 +36,18 @@ pub async fn insert(tx: &mut Tx, session: &Session, token_hash: [u8; 32]) -> Res
     for row in rows {
         delete(tx, &session.tenant, &row.get::<String>("session_id")?).await?;
     }
-    tx.query(
-        "INSERT INTO session (tenant, session_id, user_id, client, create_time, use_time, expire_time) \
-         VALUES ($1, $2, $3, $4, $5, $5, $6)",
-    )
-    .bind(&session.tenant)
-    .bind(&session.session_id)
-    .bind(&session.user_id)
-    .bind(&session.client)
-    .bind(session.create_time)
-    .bind(session.expire_time)
-    .execute()
-    .await?;
+    tx.query(concat!("INSERT INTO session (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"))
+        .bind(&session.tenant)
+        .bind(&session.session_id)
+        .bind(&session.user_id)
+        .bind(&session.client)
+        .bind(&session.asker.user_agent)
+        .bind(session.asker.address.as_deref().unwrap_or_default())
+        .bind(session.create_time)
+        .bind(session.use_time)
+        .bind(session.expire_time)
+        .execute()
+        .await?;
     insert_token(tx, session, token_hash).await
 }
 
@@ -70,10 +81,10 @@ pub async fn take_token(tx: &mut Tx, token_hash: [u8; 32], now: i64) -> Result<P
     let Some(token) = query.fetch_optional().await? else { return Ok(Presented::Unknown) };
     let (tenant, session_id): (String, String) = (token.get("tenant")?, token.get("session_id")?);
     let locked = tx
-        .query(
-            "UPDATE session SET use_time = $1 WHERE tenant = $2 AND session_id = $3 AND expire_time > $1 \
-             RETURNING tenant, session_id, user_id, client, create_time, expire_time",
-        )
+        .query(concat!(
+            "UPDATE session SET use_time = $1 WHERE tenant = $2 AND session_id = $3 AND expire_time > $1 RETURNING ",
+            columns!()
+        ))
         .bind(now)
         .bind(&tenant)
         .bind(&session_id)
@@ -90,10 +101,18 @@ pub async fn take_token(tx: &mut Tx, token_hash: [u8; 32], now: i64) -> Result<P
     Ok(if used == 1 { Presented::Good(session) } else { Presented::Reused(session) })
 }
 
-/// Moves a session's end.
+/// Moves a session's end, and notes from where it is used.
 pub async fn extend(tx: &mut Tx, session: &Session) -> Result<()> {
-    let query = tx.query("UPDATE session SET expire_time = $1 WHERE tenant = $2 AND session_id = $3");
-    query.bind(session.expire_time).bind(&session.tenant).bind(&session.session_id).execute().await?;
+    tx.query(
+        "UPDATE session SET expire_time = $1, user_agent = $2, address = $3 WHERE tenant = $4 AND session_id = $5",
+    )
+    .bind(session.expire_time)
+    .bind(&session.asker.user_agent)
+    .bind(session.asker.address.as_deref().unwrap_or_default())
+    .bind(&session.tenant)
+    .bind(&session.session_id)
+    .execute()
+    .await?;
     Ok(())
 }
 
@@ -112,11 +131,21 @@ async fn delete_tokens(tx: &mut Tx, tenant: &str, session_id: &str) -> Result<()
     Ok(())
 }
 
-/// The ids of a user's sessions.
-pub async fn list(read: &mut Read, tenant: &str, user_id: &str) -> Result<Vec<String>> {
-    let query = read.query("SELECT session_id FROM session WHERE tenant = $1 AND user_id = $2 ORDER BY session_id");
+/// A user's sessions, the last used first.
+pub async fn list(read: &mut Read, tenant: &str, user_id: &str) -> Result<Vec<Session>> {
+    let query = read.query(concat!(
+        "SELECT ",
+        columns!(),
+        " FROM session WHERE tenant = $1 AND user_id = $2 ORDER BY use_time DESC, session_id DESC"
+    ));
     let rows = query.bind(tenant).bind(user_id).fetch_all().await?;
-    rows.iter().map(|row| row.get("session_id")).collect()
+    rows.iter().map(read_session).collect()
+}
+
+/// Whether a session is a user's.
+pub async fn is_of(read: &mut Read, tenant: &str, user_id: &str, session_id: &str) -> Result<bool> {
+    let query = read.query("SELECT 1 AS found FROM session WHERE tenant = $1 AND session_id = $2 AND user_id = $3");
+    Ok(query.bind(tenant).bind(session_id).bind(user_id).fetch_optional().await?.is_some())
 }
 
 /// Ends every session of a user.

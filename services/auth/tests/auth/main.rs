@@ -47,6 +47,7 @@ on_both_engines!(
     sessions::of_parallel_refreshes_one_succeeds,
     sessions::a_session_ends_when_it_is_not_refreshed,
     sessions::logging_out_ends_one_session_or_all,
+    sessions::a_user_sees_the_own_sessions_and_ends_one,
     sessions::a_new_password_ends_the_other_sessions,
     sessions::a_smaller_role_and_a_disabled_account_take_effect_at_once,
     verification::tokens_are_verified_with_the_published_keys,

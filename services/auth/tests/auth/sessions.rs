@@ -153,6 +153,50 @@ pub async fn logging_out_ends_one_session_or_all(engine: Engine) {
     system.verify(&again.access_token).await.expect("a new session is not an old one");
 }
 
+pub async fn a_user_sees_the_own_sessions_and_ends_one(engine: Engine) {
+    let system = System::start(engine, cheap()).await;
+    system.register("ada", "").await.expect("registered");
+    system.register("bob", "").await.expect("registered");
+    let laptop = system.log_in_with("ada", "Firefox/144.0", "192.0.2.7").await.access_token;
+    let others = system.log_in("bob", PASSWORD).await.expect("logged in").access_token;
+    system.advance(Duration::from_secs(60));
+    let phone = system.log_in_with("ada", "Firefox for Android", "198.51.100.9").await;
+
+    let list = async |token: &str| {
+        let mut client = system.client();
+        let answered = as_user(token, client.list_sessions(proto::ListSessionsRequest {})).await;
+        answer(answered).expect("listed").sessions
+    };
+    let seen = list(&laptop).await;
+    let told: Vec<_> = seen.iter().map(|s| (s.user_agent.as_str(), s.address.as_str(), s.current)).collect();
+    assert_eq!(told, [("Firefox for Android", "198.51.100.9", false), ("Firefox/144.0", "192.0.2.7", true)]);
+    let (first, second) = (seen[1].last_use_time.expect("used"), seen[0].last_use_time.expect("used"));
+    assert_eq!(second.seconds - first.seconds, 60);
+
+    let end = async |token: &str, session_id: &str| {
+        let request = proto::DeleteSessionRequest { session_id: session_id.to_owned() };
+        let mut client = system.client();
+        answer(as_user(token, client.delete_session(request)).await)
+    };
+    let hidden = end(&others, &seen[0].session_id).await.expect_err("another user's");
+    let unknown = end(&others, "nothing").await.expect_err("of nobody");
+    assert_eq!((hidden.code(), unknown.code()), (Code::NotFound, Code::NotFound));
+    system.verify(&phone.access_token).await.expect("not ended by another");
+
+    end(&laptop, &seen[0].session_id).await.expect("ended");
+    assert_eq!(system.verify(&phone.access_token).await.expect_err("ended").reason(), "TOKEN_REVOKED");
+    assert_eq!(system.refresh(&phone.refresh_token).await.expect_err("ended").reason(), "INVALID_REFRESH_TOKEN");
+    assert_eq!(end(&laptop, &seen[0].session_id).await.expect_err("gone").code(), Code::NotFound);
+    assert_eq!(list(&laptop).await.len(), 1);
+
+    // a session that is over by itself is none
+    system.advance(Duration::from_secs(20 * 24 * 3600));
+    let fresh = system.log_in("ada", PASSWORD).await.expect("logged in").access_token;
+    system.advance(Duration::from_secs(11 * 24 * 3600));
+    let fresh = system.log_in("ada", PASSWORD).await.map_or(fresh, |tokens| tokens.access_token);
+    assert_eq!(list(&fresh).await.len(), 2);
+}
+
 pub async fn a_new_password_ends_the_other_sessions(engine: Engine) {
     let system = System::start(engine, cheap()).await;
     system.register("ada", "").await.expect("registered");

@@ -131,6 +131,20 @@ impl System {
         answer(self.client().create_token(request).await)
     }
 
+    /// Logs in with a program from an address, as the edge tells of them.
+    pub async fn log_in_with(&self, username: &str, user_agent: &str, address: &str) -> proto::CreateTokenResponse {
+        let body = proto::CreateTokenRequest {
+            username: username.to_owned(),
+            password: PASSWORD.to_owned(),
+            ..Default::default()
+        };
+        let mut request = tonic::Request::new(body);
+        for (name, value) in [("x-forwarded-for", address), ("x-forwarded-user-agent", user_agent)] {
+            request.metadata_mut().insert(name, value.parse().expect("text"));
+        }
+        answer(self.client().create_token(request).await).expect("logged in")
+    }
+
     pub async fn refresh(&self, refresh_token: &str) -> Result<proto::CreateTokenResponse> {
         let request = proto::CreateTokenRequest {
             grant_type: "refresh_token".to_owned(),
