@@ -14,6 +14,7 @@ mod session;
 mod strength;
 mod tasks;
 pub mod throttle;
+mod totp;
 mod user;
 mod verification;
 
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "auth", sql: include_str!("../migrations/0001_auth.sql") },
     Migration { version: 2, name: "session device", sql: include_str!("../migrations/0002_session_device.sql") },
+    Migration { version: 3, name: "totp", sql: include_str!("../migrations/0003_totp.sql") },
 ];
 
 /// How accounts, sessions and keys are kept.

@@ -124,7 +124,9 @@ mod tests {
     fn what_guessers_find_soon_is_refused_and_told_why() {
         let strength = Strength::new(None).expect("no list");
         let refused = |password: &str, known: &[&str]| strength.check("password", password, known).err();
-        for password in ["Password123", "qwertyuiop", "aaaaaaaaaaaa", "sensormesh2026", "iloveyou1", "P@ssw0rd!", "20261128"] {
+        for password in
+            ["Password123", "qwertyuiop", "aaaaaaaaaaaa", "sensormesh2026", "iloveyou1", "P@ssw0rd!", "20261128"]
+        {
             let error = refused(password, &[]).unwrap_or_else(|| panic!("{password} was taken"));
             assert_eq!(error.fields()[0].field, "password");
             assert!(error.fields()[0].description.starts_with("is easily guessed: "), "{error:?}");

@@ -7,7 +7,7 @@ use sensormesh_types::{Caller, Code, Error, Result, Role, Scope, time};
 /// Fields of a user that an update may take.
 const FIELDS: &[&str] = &["role", "display_name", "disabled", "site_ids"];
 /// Fields that an update may name and that never change.
-const FIXED: &[&str] = &["user_id", "username", "create_time", "last_login_time"];
+const FIXED: &[&str] = &["user_id", "username", "create_time", "last_login_time", "totp_enabled"];
 
 /// Somebody who can log in. Times are microseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct User {
     pub create_time: i64,
     /// When the user last logged in.
     pub last_login_time: Option<i64>,
+    /// A log-in needs a code as well as the password.
+    pub totp_enabled: bool,
 }
 
 impl Default for User {
@@ -50,6 +52,7 @@ impl Default for User {
             revoked_second: 0,
             create_time: 0,
             last_login_time: None,
+            totp_enabled: false,
         }
     }
 }
@@ -83,7 +86,13 @@ impl User {
             disabled: self.disabled,
             create_time: Some(time::from_micros(self.create_time)),
             last_login_time: self.last_login_time.map(time::from_micros),
+            totp_enabled: self.totp_enabled,
         }
+    }
+
+    /// The user name as it is compared.
+    pub fn username_key(&self) -> String {
+        key_of(&self.username)
     }
 
     /// Whether this user can still do everything in the tenant: somebody must.

@@ -1,5 +1,6 @@
 //! The gRPC trait: decode, call, encode.
 
+mod second_factor;
 mod token;
 mod user;
 mod watch;
@@ -71,8 +72,27 @@ impl AuthService for Api {
     ) -> Answer<proto::ChangePasswordResponse> {
         let caller = caller(&request)?.clone();
         let asker = asker(&request, &caller);
-        token::change_password(&self.0, &caller, asker.address.as_deref(), request.into_inner()).await?;
+        token::change_password(&self.0, &caller, &asker, request.into_inner()).await?;
         Ok(Response::new(proto::ChangePasswordResponse {}))
+    }
+
+    async fn begin_totp(&self, request: Request<proto::BeginTotpRequest>) -> Answer<proto::BeginTotpResponse> {
+        let caller = caller(&request)?.clone();
+        let asker = asker(&request, &caller);
+        Ok(Response::new(second_factor::begin(&self.0, &caller, &asker, request.into_inner()).await?))
+    }
+
+    async fn enable_totp(&self, request: Request<proto::EnableTotpRequest>) -> Answer<proto::EnableTotpResponse> {
+        let caller = caller(&request)?.clone();
+        let asker = asker(&request, &caller);
+        Ok(Response::new(second_factor::enable(&self.0, &caller, &asker, request.into_inner()).await?))
+    }
+
+    async fn disable_totp(&self, request: Request<proto::DisableTotpRequest>) -> Answer<proto::DisableTotpResponse> {
+        let caller = caller(&request)?.clone();
+        let asker = asker(&request, &caller);
+        second_factor::disable(&self.0, &caller, &asker, request.into_inner()).await?;
+        Ok(Response::new(proto::DisableTotpResponse {}))
     }
 
     async fn get_user(&self, request: Request<proto::GetUserRequest>) -> Answer<proto::GetUserResponse> {

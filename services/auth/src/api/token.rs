@@ -6,7 +6,7 @@ use sensormesh_proto::auth::v1 as proto;
 use sensormesh_store::Entry;
 use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random, time};
 
-use super::{commit, commit_and, end_session, revoke_user, user_and_session};
+use super::{commit, commit_and, end_session, revoke_user, second_factor, user_and_session};
 use crate::db::session::Presented;
 use crate::key::micros;
 use crate::session::{Asker, Session, digest, new_refresh_token};
@@ -44,19 +44,23 @@ async fn log_in(
     asker: Asker,
     request: proto::CreateTokenRequest,
 ) -> Result<proto::CreateTokenResponse> {
-    let proto::CreateTokenRequest { username, password, client_id, .. } = request;
+    let proto::CreateTokenRequest { username, password, client_id, otp, .. } = request;
     for (field, value) in [("username", &username), ("password", &password)] {
         if value.is_empty() {
             return Err(Error::invalid(field, "is required"));
         }
     }
-    let (password, address) = (Secret::new(password), asker.address.as_deref());
-    auth.throttle.admit(&key_of(&username), address, auth.clock.now_micros())?;
+    let (password, address) = (Secret::new(password), asker.address.clone());
+    auth.throttle.admit(&key_of(&username), address.as_deref(), auth.clock.now_micros())?;
     let checked = check(auth, &username, &password).await;
     match &checked {
-        Ok(Some(_)) => auth.throttle.succeeded(&key_of(&username), address),
-        Ok(None) => {}
-        Err(_) => auth.throttle.undecided(&key_of(&username), address),
+        Ok(Some((user, ..))) if user.totp_enabled && otp.is_empty() => {
+            auth.throttle.undecided(&key_of(&username), address.as_deref());
+            let message = "the account asks for the code of an authenticator app";
+            return Err(Error::new(Code::Unauthenticated, "OTP_REQUIRED", message));
+        }
+        Ok(_) => {}
+        Err(_) => auth.throttle.undecided(&key_of(&username), address.as_deref()),
     }
     let Some((user, hash, outdated)) = checked? else {
         tracing::info!(address, "a log-in with wrong credentials was refused");
@@ -66,6 +70,12 @@ async fn log_in(
     let mut tx = auth.store.tx(&Scope::system()).await?;
     let now = auth.clock.now_micros();
     let user = db::user::log_in(&mut tx, &user, &hash, &new_hash, now).await?.ok_or_else(wrong_credentials)?;
+    if user.totp_enabled && !second_factor::take(auth, &mut tx, &user, &otp).await? {
+        tracing::info!(address, "a log-in with a wrong code was refused");
+        return Err(Error::new(Code::Unauthenticated, "OTP_INVALID", "the code is wrong, or was used before"));
+    }
+    // only now: whoever has the password alone must not try codes without end
+    auth.throttle.succeeded(&key_of(&username), address.as_deref());
     let session = Session {
         tenant: user.tenant.clone(),
         session_id: random::id(now),
@@ -231,10 +241,35 @@ pub(super) async fn delete_session(auth: &Auth, caller: &Caller, session_id: &st
     commit(auth, tx, &[revocation]).await
 }
 
+/// That the caller knows the account's password. PERMISSION_DENIED, reason `WRONG_PASSWORD`, where not. It counts as a failed attempt
+/// until [`confirmed`], when all else that is asked for was right too.
+pub(super) async fn confirm(
+    auth: &Auth,
+    user: &User,
+    hash: String,
+    password: Secret<String>,
+    asker: &Asker,
+) -> Result<()> {
+    let (account, address) = (user.username_key(), asker.address.as_deref());
+    auth.throttle.admit(&account, address, auth.clock.now_micros())?;
+    let verdict = auth.hasher.verify(Some(hash), password).await;
+    if verdict.is_err() {
+        auth.throttle.undecided(&account, address);
+    }
+    if !verdict?.right {
+        return Err(Error::new(Code::Forbidden, "WRONG_PASSWORD", "the password is wrong"));
+    }
+    Ok(())
+}
+
+pub(super) fn confirmed(auth: &Auth, user: &User, asker: &Asker) {
+    auth.throttle.succeeded(&user.username_key(), asker.address.as_deref());
+}
+
 pub(super) async fn change_password(
     auth: &Auth,
     caller: &Caller,
-    address: Option<&str>,
+    asker: &Asker,
     request: proto::ChangePasswordRequest,
 ) -> Result<()> {
     let (user_id, session_id) = user_and_session(caller)?;
@@ -244,17 +279,8 @@ pub(super) async fn change_password(
     let found = db::user::find(&mut read, tenant, user_id).await?;
     drop(read);
     let (user, hash) = found.ok_or_else(|| Error::not_found("user", user_id))?;
-    let account = key_of(&user.username);
-    auth.throttle.admit(&account, address, auth.clock.now_micros())?;
-    let verdict = auth.hasher.verify(Some(hash.clone()), old).await;
-    match &verdict {
-        Ok(verdict) if verdict.right => auth.throttle.succeeded(&account, address),
-        Ok(_) => {}
-        Err(_) => auth.throttle.undecided(&account, address),
-    }
-    if !verdict?.right {
-        return Err(Error::new(Code::Forbidden, "WRONG_PASSWORD", "the old password is wrong"));
-    }
+    confirm(auth, &user, hash.clone(), old, asker).await?;
+    confirmed(auth, &user, asker);
     let known = [user.username.clone(), user.display_name.clone()];
     let new_hash = auth.hash_chosen("new_password", new, known).await?;
     let mut tx = auth.store.tx(&caller.scope).await?;

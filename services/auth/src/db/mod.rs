@@ -4,6 +4,7 @@ pub mod invitation;
 pub mod key;
 pub mod revocation;
 pub mod session;
+pub mod totp;
 pub mod user;
 
 use prost::Message as _;

@@ -10,7 +10,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT tenant, user_id, username, display_name, role, sites, disabled, one_time, revoked_second, ",
-            "create_time, last_login_time, password_hash FROM account ",
+            "create_time, last_login_time, totp_enabled, password_hash FROM account ",
             $rest
         )
     };
@@ -29,6 +29,7 @@ fn read_user(row: &Row) -> Result<User> {
         revoked_second: row.get("revoked_second")?,
         create_time: row.get("create_time")?,
         last_login_time: row.get("last_login_time")?,
+        totp_enabled: row.get("totp_enabled")?,
     })
 }
 
@@ -161,6 +162,7 @@ pub async fn set_revoked_second(tx: &mut Tx, user: &User, second: i64) -> Result
 
 /// Removes an account.
 pub async fn delete(tx: &mut Tx, user: &User) -> Result<()> {
+    super::totp::delete_recovery(tx, user).await?;
     let query = tx.query("DELETE FROM account WHERE tenant = $1 AND user_id = $2");
     query.bind(&user.tenant).bind(&user.user_id).execute().await?;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod given_up;
+mod second_factor;
 mod sessions;
 mod system;
 mod verification;
@@ -50,6 +51,8 @@ on_both_engines!(
     sessions::a_user_sees_the_own_sessions_and_ends_one,
     sessions::a_new_password_ends_the_other_sessions,
     sessions::a_smaller_role_and_a_disabled_account_take_effect_at_once,
+    second_factor::a_log_in_needs_a_code_once_the_app_has_shown_one,
+    second_factor::codes_cannot_be_tried_without_end,
     verification::tokens_are_verified_with_the_published_keys,
     verification::the_next_key_is_published_before_the_last_one_ends,
     verification::a_verifier_resumes_without_a_gap,
