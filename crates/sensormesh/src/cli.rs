@@ -38,6 +38,9 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Verifies every checksum in a data directory, a backup or a PostgreSQL database, and names what is bad
     Check(CheckArgs),
+    /// Helps users who are locked out, on the database itself; the system may run meanwhile
+    #[command(subcommand)]
+    Users(Users),
     /// Sends recorded data from a CSV file through the public interface
     Replay(ReplayArgs),
     /// Sends readings as fast as they are taken, and says whether each that was acknowledged is there
@@ -239,6 +242,29 @@ pub struct CheckArgs {
     pub json: bool,
     /// postgres://… to look at
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true, conflicts_with = "backup")]
+    pub database_url: Option<String>,
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `sensormesh users`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Users {
+    /// Gives a user a new password, prints it, and ends the user's sessions
+    ResetPassword(UserArgs),
+    /// Forgets a user's authenticator app and recovery codes
+    DisableTotp(UserArgs),
+}
+
+/// Which user, and where.
+#[derive(Clone, Debug, Args)]
+pub struct UserArgs {
+    /// What the user logs in with
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// postgres://… [default: SQLite in the data directory]
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Where the configuration comes from.
     #[command(flatten)]

@@ -15,6 +15,7 @@ mod services;
 mod split;
 mod status;
 mod up;
+mod users;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -61,6 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Backup(args) => block_on(backup::run(args)),
         Command::Restore(args) => block_on(backup::restore(args)),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Users(command) => block_on(users::run(command)),
         Command::Replay(args) => {
             let config = Config::load(&args.common)?;
             block_on(replay::run(args, config.port_base, &config.data_dir))

@@ -9,6 +9,7 @@ mod api;
 mod bootstrap;
 mod db;
 mod key;
+pub mod locked_out;
 pub mod password;
 mod session;
 mod strength;

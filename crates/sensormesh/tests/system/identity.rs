@@ -10,6 +10,7 @@ both_shapes!(
     a_refresh_token_works_once,
     a_user_is_verified_and_logged_out,
     sessions_are_told_with_address_and_program,
+    the_operator_gives_who_is_locked_out_a_new_password,
     roles_are_given_by_admins,
 );
 
@@ -102,6 +103,22 @@ async fn sessions_are_told_with_address_and_program(shape: Shape) {
     assert_eq!(status, 401, "the ended session does not go on");
     let (status, _) = system.send("DELETE", &path, Some(&here), None).await.expect("answer");
     assert_eq!(status, 404);
+}
+
+async fn the_operator_gives_who_is_locked_out_a_new_password(shape: Shape) {
+    let system = start(shape).await;
+    let token = system.viewer("ada").await.expect("registered");
+    let told = system.command(&["users", "reset-password", "ada"]).await.expect("reset");
+    let body = json!({"username": "ada", "password": told.trim()});
+    let (status, answer) = system.send("POST", "/token", None, Some(&body)).await.expect("answer");
+    assert_eq!(status, 200, "{answer}");
+    let gone = sensormesh_testkit::system::eventually(std::time::Duration::from_secs(15), || async {
+        let (status, _) = system.get("/sensors", &token).await.ok()?;
+        (status == 401).then_some(())
+    });
+    assert!(gone.await.is_some(), "the sessions have ended everywhere");
+    assert!(system.command(&["users", "reset-password", "nobody"]).await.is_err());
+    assert!(system.command(&["users", "disable-totp", "ada"]).await.is_err(), "there is no second factor");
 }
 
 async fn roles_are_given_by_admins(shape: Shape) {

@@ -53,6 +53,7 @@ on_both_engines!(
     sessions::a_smaller_role_and_a_disabled_account_take_effect_at_once,
     second_factor::a_log_in_needs_a_code_once_the_app_has_shown_one,
     second_factor::codes_cannot_be_tried_without_end,
+    second_factor::the_operator_helps_who_is_locked_out,
     verification::tokens_are_verified_with_the_published_keys,
     verification::the_next_key_is_published_before_the_last_one_ends,
     verification::a_verifier_resumes_without_a_gap,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sensormesh_auth::{Config, throttle};
+use sensormesh_auth::{Config, locked_out, throttle};
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::{Code, Result};
 use totp_rs::{Builder, Secret, Totp};
@@ -117,4 +117,36 @@ pub async fn codes_cannot_be_tried_without_end(engine: Engine) {
     }
     let through = disable(&system, &token, PASSWORD, "000000").await.expect_err("too many");
     assert_eq!(through.reason(), "LOGIN_THROTTLED");
+}
+
+pub async fn the_operator_helps_who_is_locked_out(engine: Engine) {
+    let system = System::start(engine, cheap()).await;
+    system.register("ada", "").await.expect("registered");
+    let tokens = system.log_in("ada", PASSWORD).await.expect("logged in");
+    let ada = app(&begin(&system, &tokens.access_token, PASSWORD).await.expect("begun"));
+    let recovery = enable(&system, &tokens.access_token, &code(&ada, &system)).await.expect("enabled").recovery_codes;
+    let store = system.store().await;
+    let unknown = locked_out::disable_totp(&store, "nobody").await.expect_err("no such user");
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let reset = locked_out::reset_password(&store, &system.clock, system.config(), "ADA").await.expect("reset");
+    assert_eq!(log_in(&system, &recovery[0]).await.expect_err("the old password").reason(), "INVALID_CREDENTIALS");
+    assert!(system.refresh(&tokens.refresh_token).await.is_err(), "its sessions have ended");
+    let asked = system.log_in("ada", reset.reveal()).await.expect_err("the second factor stays");
+    assert_eq!(asked.reason(), "OTP_REQUIRED");
+    locked_out::disable_totp(&store, "ada").await.expect("disabled");
+    assert_eq!(locked_out::disable_totp(&store, "ada").await.expect_err("gone").reason(), "TOTP_NOT_ENABLED");
+    system.log_in("ada", reset.reveal()).await.expect("the new password");
+    for _ in 0..100 {
+        if system.verify(&tokens.access_token).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(system.verify(&tokens.access_token).await.expect_err("revoked").reason(), "TOKEN_REVOKED");
+    let log = system.log().await;
+    for kind in ["user.password_reset", "user.totp_disabled"] {
+        let entry = log.iter().find(|entry| entry.kind == kind).expect(kind);
+        assert_eq!(entry.actor, "service:operator");
+    }
 }

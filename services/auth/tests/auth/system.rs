@@ -64,7 +64,12 @@ impl System {
         system
     }
 
-    async fn store(&self) -> Store {
+    /// What the operator's commands need beside the running service.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub async fn store(&self) -> Store {
         let url = match &self.engine {
             Engine::Sqlite => format!("sqlite:{}", self.dir.path().join("auth.db").display()),
             Engine::Postgres(url) => url.clone(),
