@@ -11,6 +11,7 @@ mod db;
 mod key;
 pub mod locked_out;
 pub mod password;
+mod personal;
 mod session;
 mod strength;
 mod tasks;
@@ -36,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "auth", sql: include_str!("../migrations/0001_auth.sql") },
     Migration { version: 2, name: "session device", sql: include_str!("../migrations/0002_session_device.sql") },
     Migration { version: 3, name: "totp", sql: include_str!("../migrations/0003_totp.sql") },
+    Migration { version: 4, name: "personal token", sql: include_str!("../migrations/0004_personal_token.sql") },
 ];
 
 /// How accounts, sessions and keys are kept.

@@ -9,7 +9,7 @@ use crate::user::User;
 use crate::verification::Revocation;
 use crate::{Config, db};
 
-/// Gives a user a new password, which is returned, and ends the user's sessions. NOT_FOUND where there is no such user.
+/// Gives a user a new password, which is returned, and ends the user's sessions and personal access tokens. NOT_FOUND where there is no such user.
 pub async fn reset_password(store: &Store, clock: &Clock, config: &Config, username: &str) -> Result<Secret<String>> {
     let password = Secret::new(random::secret());
     let hash = hashed(&config.password, &password).await?;
@@ -23,6 +23,8 @@ pub async fn reset_password(store: &Store, clock: &Clock, config: &Config, usern
     }
     let caller = operator();
     db::session::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
+    // whoever knew the password may have made some
+    db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
     let revocation = Revocation::of_user(&user, clock.now_micros(), config.access_token_life);
     db::revocation::insert(&mut tx, &user.tenant, &revocation).await?;
     db::user::set_revoked_second(&mut tx, &user, revocation.second()).await?;

@@ -95,6 +95,7 @@ async fn forget(auth: &Auth) -> Result<()> {
         let mut tx = auth.store.tx(&Scope::system()).await?;
         db::invitation::delete_expired(&mut tx, now).await?;
         db::revocation::delete_expired(&mut tx, now).await?;
+        db::personal::delete_expired(&mut tx, now).await?;
         let sessions = db::session::delete_expired(&mut tx, now).await?;
         tx.commit().await?;
         if sessions < 1000 {

@@ -23,6 +23,7 @@ mod live;
 pub mod openapi;
 pub mod options;
 mod origin;
+mod personal;
 mod rest;
 pub mod router;
 mod socket;

@@ -1,5 +1,6 @@
 //! The gRPC trait: decode, call, encode.
 
+mod personal;
 mod second_factor;
 mod token;
 mod user;
@@ -74,6 +75,31 @@ impl AuthService for Api {
         let asker = asker(&request, &caller);
         token::change_password(&self.0, &caller, &asker, request.into_inner()).await?;
         Ok(Response::new(proto::ChangePasswordResponse {}))
+    }
+
+    async fn create_personal_token(
+        &self,
+        request: Request<proto::CreatePersonalTokenRequest>,
+    ) -> Answer<proto::CreatePersonalTokenResponse> {
+        let caller = caller(&request)?.clone();
+        Ok(Response::new(personal::create(&self.0, &caller, request.into_inner()).await?))
+    }
+
+    async fn list_personal_tokens(
+        &self,
+        request: Request<proto::ListPersonalTokensRequest>,
+    ) -> Answer<proto::ListPersonalTokensResponse> {
+        let caller = caller(&request)?;
+        Ok(Response::new(proto::ListPersonalTokensResponse { tokens: personal::list(&self.0, caller).await? }))
+    }
+
+    async fn delete_personal_token(
+        &self,
+        request: Request<proto::DeletePersonalTokenRequest>,
+    ) -> Answer<proto::DeletePersonalTokenResponse> {
+        let caller = caller(&request)?.clone();
+        personal::delete(&self.0, &caller, &request.into_inner().token_id).await?;
+        Ok(Response::new(proto::DeletePersonalTokenResponse {}))
     }
 
     async fn begin_totp(&self, request: Request<proto::BeginTotpRequest>) -> Answer<proto::BeginTotpResponse> {
@@ -153,9 +179,13 @@ fn asker<T>(request: &Request<T>, caller: &Caller) -> Asker {
     }
 }
 
-/// The id and session of a caller who is a user with an account here.
+/// The id and session of a caller who is a user with an account here and has logged in: a program with a personal access token
+/// does not change the account.
 fn user_and_session(caller: &Caller) -> Result<(&str, &str)> {
     match &caller.principal {
+        Principal::User { session, .. } if crate::personal::is_id(session) => {
+            Err(Error::precondition("LOG_IN", "a personal access token may not do this; log in"))
+        }
         Principal::User { id, session, .. } if !session.is_empty() => Ok((id, session)),
         _ => Err(Error::precondition("NO_SESSION", "the call was not made with an access token")),
     }

@@ -6,7 +6,7 @@ use sensormesh_proto::auth::v1 as proto;
 use sensormesh_store::Entry;
 use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random, time};
 
-use super::{commit, commit_and, end_session, revoke_user, second_factor, user_and_session};
+use super::{commit, commit_and, end_session, personal, revoke_user, second_factor, user_and_session};
 use crate::db::session::Presented;
 use crate::key::micros;
 use crate::session::{Asker, Session, digest, new_refresh_token};
@@ -31,6 +31,9 @@ pub(super) async fn create(
 ) -> Result<proto::CreateTokenResponse> {
     if !auth.ring.read().can_sign(auth.clock.now_micros()) {
         tasks::turn_keys(auth).await?;
+    }
+    if request.grant_type == "personal_token" {
+        return personal::exchange(auth, caller, &Secret::new(request.personal_token)).await;
     }
     if request.grant_type == "refresh_token" {
         return refresh(auth, caller, asker, &Secret::new(request.refresh_token)).await;
@@ -89,7 +92,7 @@ async fn log_in(
     let refresh_token = new_refresh_token();
     db::session::insert(&mut tx, &session, digest(refresh_token.reveal())).await?;
     tx.append_for(user.tenant.clone(), session_entry("session.started", &session, &user, caller));
-    let answer = answer(auth, &user, &session, &refresh_token, now)?;
+    let answer = answer(auth, &user, &session.session_id, Some(&refresh_token), now)?;
     tx.commit().await?;
     Ok(answer)
 }
@@ -137,22 +140,22 @@ async fn refresh(
     let refresh_token = new_refresh_token();
     db::session::insert_token(&mut tx, &session, digest(refresh_token.reveal())).await?;
     tx.append_for(user.tenant.clone(), session_entry("session.refreshed", &session, &user, caller));
-    let answer = answer(auth, &user, &session, &refresh_token, now)?;
+    let answer = answer(auth, &user, &session.session_id, Some(&refresh_token), now)?;
     tx.commit().await?;
     Ok(answer)
 }
 
-fn answer(
+pub(super) fn answer(
     auth: &Auth,
     user: &User,
-    session: &Session,
-    refresh_token: &Secret<String>,
+    session_id: &str,
+    refresh_token: Option<&Secret<String>>,
     now: i64,
 ) -> Result<proto::CreateTokenResponse> {
     let life = auth.config.access_token_life;
     Ok(proto::CreateTokenResponse {
-        access_token: auth.ring.read().sign(user, session, now, life)?,
-        refresh_token: refresh_token.reveal().clone(),
+        access_token: auth.ring.read().sign(user, session_id, now, life)?,
+        refresh_token: refresh_token.map(|token| token.reveal().clone()).unwrap_or_default(),
         token_type: "Bearer".to_owned(),
         expires_in: i32::try_from(life.as_secs()).unwrap_or(600),
     })

@@ -116,6 +116,7 @@ pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateU
     let mut revocations = Vec::new();
     if changed.disabled {
         db::session::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
+    db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
     }
     if user.exceeds(&changed) {
         let revocation = revoke_user(auth, &mut tx, caller, &user).await?;

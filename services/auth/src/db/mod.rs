@@ -2,6 +2,7 @@
 
 pub mod invitation;
 pub mod key;
+pub mod personal;
 pub mod revocation;
 pub mod session;
 pub mod totp;

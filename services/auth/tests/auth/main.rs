@@ -2,6 +2,7 @@
 
 mod accounts;
 mod given_up;
+mod personal;
 mod second_factor;
 mod sessions;
 mod system;
@@ -51,6 +52,9 @@ on_both_engines!(
     sessions::a_user_sees_the_own_sessions_and_ends_one,
     sessions::a_new_password_ends_the_other_sessions,
     sessions::a_smaller_role_and_a_disabled_account_take_effect_at_once,
+    personal::a_program_acts_for_a_user_until_its_token_ends,
+    personal::a_token_allows_no_more_than_its_user_may,
+    personal::a_token_does_not_change_the_account,
     second_factor::a_log_in_needs_a_code_once_the_app_has_shown_one,
     second_factor::codes_cannot_be_tried_without_end,
     second_factor::the_operator_helps_who_is_locked_out,

@@ -30,9 +30,13 @@ use crate::inward::EDGE;
 use crate::limit::{Left, Limits};
 use crate::options::Policy;
 use crate::origin::{Asker, Origins};
+use crate::personal::{self, Personal};
 use crate::ticket::Tickets;
 use crate::unread::Unread;
 use crate::visitor::{REQUEST_ID, Standing, Visitor};
+
+/// What it costs an address to have a personal access token exchanged.
+const EXCHANGE: u32 = 5;
 
 /// Everything that the edge answers requests with. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +48,7 @@ struct Inner {
     config: Config,
     origins: Origins,
     limits: Limits,
+    personal: Personal,
     tickets: Tickets,
     unread: Unread,
     drain: Arc<OnceLock<Drain>>,
@@ -86,7 +91,8 @@ impl Front {
             origin: metrics::edge_refused("origin"),
         };
         let (mesh, unread) = (mesh.clone(), Unread::default());
-        let inner = Inner { contract, mesh, config, origins, limits, tickets, unread, drain, refused, spool };
+        let personal = Personal::new(mesh.clone());
+        let inner = Inner { contract, mesh, config, origins, limits, personal, tickets, unread, drain, refused, spool };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -137,21 +143,51 @@ impl Front {
 }
 
 impl Inner {
-    async fn dispatch(&self, parts: Parts, body: Body, visitor: &mut Visitor, note: &mut Note) -> Response<Body> {
+    async fn dispatch(&self, mut parts: Parts, body: Body, visitor: &mut Visitor, note: &mut Note) -> Response<Body> {
         if is_ambiguous(&parts) {
             let error = Error::invalid("host", "must be there once in HTTP/1.1 (RFC 9112, section 3.2)");
             return Failure::from(error).response(&self.contract.shapes);
         }
+        let exchanged = self.exchange(&mut parts.headers, visitor).await;
         match Protocol::of(&parts.headers) {
-            Some(protocol) => self.call(protocol, &parts, body, visitor, note).await.unwrap_or_else(|failure| {
-                self.count(&failure);
-                protocol.refuse(&failure.status)
-            }),
-            None => self.rest(parts, body, visitor, note).await.unwrap_or_else(|failure| {
-                self.count(&failure);
-                failure.response(&self.contract.shapes)
-            }),
+            Some(protocol) => {
+                let called = match exchanged {
+                    Ok(()) => self.call(protocol, &parts, body, visitor, note).await,
+                    Err(failure) => Err(failure),
+                };
+                called.unwrap_or_else(|failure| {
+                    self.count(&failure);
+                    protocol.refuse(&failure.status)
+                })
+            }
+            None => {
+                let answered = match exchanged {
+                    Ok(()) => self.rest(parts, body, visitor, note).await,
+                    Err(failure) => Err(failure),
+                };
+                answered.unwrap_or_else(|failure| {
+                    self.count(&failure);
+                    failure.response(&self.contract.shapes)
+                })
+            }
         }
+    }
+
+    /// Puts an access token in the place of a personal one. One that is no good stays, and is refused as others are.
+    async fn exchange(&self, headers: &mut HeaderMap, visitor: &Visitor) -> Result<(), Failure> {
+        let Some(token) = personal::of(headers) else { return Ok(()) };
+        let authorization = match self.personal.known(token) {
+            Some(authorization) => Some(authorization),
+            None => {
+                // nobody knows yet whose it is
+                self.limits.take(&visitor.address(), EXCHANGE).inspect_err(|_| self.refused.rate.add(1))?;
+                self.personal.exchange(token, visitor.context()).await?
+            }
+        };
+        if let Some(authorization) = authorization {
+            personal::put(headers, authorization);
+        }
+        Ok(())
     }
 
     fn count(&self, failure: &Failure) {

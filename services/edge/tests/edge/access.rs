@@ -27,6 +27,38 @@ async fn a_token_is_needed_and_its_role_decides() {
 }
 
 #[tokio::test]
+async fn a_personal_token_is_exchanged_once_and_an_access_token_goes_inward() {
+    let world = World::start().await;
+    let with = |token: &str| answer(world.http.get(world.url("/v1/places/hall")).bearer_auth(token));
+    for calls in [2, 3] {
+        assert_eq!(with("smp_good").await.status, 200);
+        assert_eq!(world.seen.count(), calls, "auth was asked once");
+    }
+    let inner = header(&world.seen.headers(), "authorization");
+    assert!(inner.starts_with("Bearer ey"), "{inner}");
+    let body = serde_json::json!({"value": 1});
+    let more = world.http.post(world.url("/sensors/lab.co2/data")).bearer_auth("smp_good").json(&body);
+    assert_eq!(answer(more).await.status, 403, "the role decides as ever");
+    let unknown = with("smp_unknown").await;
+    assert_eq!((unknown.status, unknown.reason().as_str()), (401, "TOKEN_INVALID"));
+    let early = with("smp_early").await;
+    assert_eq!((early.status, early.reason().as_str()), (503, "DOWN"), "auth cannot be asked");
+    assert!(early.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn guessing_personal_tokens_costs_the_address() {
+    let world = World::configured(|config| config.address_rate = Rate { per_second: 1, burst: 20 }).await;
+    let with = |token: String| answer(world.http.get(world.url("/v1/places/hall")).bearer_auth(token));
+    let mut refused = 0;
+    for number in 0..10 {
+        refused += usize::from(with(format!("smp_{number}")).await.status == 429);
+    }
+    assert!(refused >= 5, "{refused}");
+    assert!(world.seen.count() <= 5, "auth is not asked for those");
+}
+
+#[tokio::test]
 async fn headers_that_say_who_somebody_is_do_not_pass() {
     let world = World::start().await;
     let spoofed = world
