@@ -102,6 +102,12 @@ impl AuthService for Api {
         Ok(Response::new(proto::DeletePersonalTokenResponse {}))
     }
 
+    async fn get_account(&self, request: Request<proto::GetAccountRequest>) -> Answer<proto::GetAccountResponse> {
+        let caller = caller(&request)?;
+        let (user, _) = second_factor::own(&self.0, caller).await?;
+        Ok(Response::new(proto::GetAccountResponse { user: Some(user.to_proto()) }))
+    }
+
     async fn begin_totp(&self, request: Request<proto::BeginTotpRequest>) -> Answer<proto::BeginTotpResponse> {
         let caller = caller(&request)?.clone();
         let asker = asker(&request, &caller);

@@ -14,7 +14,7 @@ use crate::{Auth, db, totp};
 const SECOND: i64 = 1_000_000;
 
 /// The account of the caller, and its password hash.
-async fn own(auth: &Auth, caller: &Caller) -> Result<(User, String)> {
+pub(super) async fn own(auth: &Auth, caller: &Caller) -> Result<(User, String)> {
     let (user_id, _) = user_and_session(caller)?;
     let mut read = auth.store.read(&caller.scope).await?;
     let found = db::user::find(&mut read, caller.tenant(), user_id).await?;

@@ -53,6 +53,16 @@ export async function pages<T>(page: (pageToken: string) => Promise<{ items: T[]
   return all;
 }
 
+/** The reason that programs branch on: the first field of an error's `google.rpc.ErrorInfo`. */
+export function reason(error: unknown): string {
+  for (const detail of ConnectError.from(error).details) {
+    if (!("type" in detail) || detail.type !== "google.rpc.ErrorInfo") continue;
+    const [tag, length] = detail.value;
+    if (tag === 0x0a && length < 0x80) return new TextDecoder().decode(detail.value.subarray(2, 2 + length));
+  }
+  return "";
+}
+
 /** An error in words for people. */
 export function words(error: unknown): string {
   const problem = ConnectError.from(error);

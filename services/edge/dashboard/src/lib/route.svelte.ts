@@ -1,6 +1,6 @@
 // Where the reader is: the part of the address after `#`.
 
-export type Page = "rooms" | "room" | "places" | "devices" | "mesh";
+export type Page = "rooms" | "room" | "places" | "devices" | "mesh" | "account";
 
 class Route {
   #path = $state(read());
@@ -20,6 +20,7 @@ class Route {
       case "places":
       case "devices":
       case "mesh":
+      case "account":
         return this.#path[0];
       default:
         return "rooms";

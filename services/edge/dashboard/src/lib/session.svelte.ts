@@ -43,8 +43,8 @@ class Session {
     }
   }
 
-  async logIn(username: string, password: string): Promise<void> {
-    this.#keep(await anyone.createToken({ grantType: "password", username, password }));
+  async logIn(username: string, password: string, otp = ""): Promise<void> {
+    this.#keep(await anyone.createToken({ grantType: "password", username, password, otp }));
     await this.#identify();
   }
 
