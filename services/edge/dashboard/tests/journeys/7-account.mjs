@@ -70,7 +70,7 @@ export default {
     const body = { username: "admin", password: system.password, otp: code(secret, 1) };
     const { access_token } = await until("the next code", () => system.call("/token", { body, token: "" }));
     await system.call("/rooms", { token: access_token });
-    await dashboard.close();
+    await dashboard.done();
     await system.stop();
   },
 };
