@@ -10,6 +10,7 @@ mod bootstrap;
 mod db;
 mod key;
 pub mod locked_out;
+mod mail;
 pub mod password;
 mod personal;
 mod session;
@@ -38,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "session device", sql: include_str!("../migrations/0002_session_device.sql") },
     Migration { version: 3, name: "totp", sql: include_str!("../migrations/0003_totp.sql") },
     Migration { version: 4, name: "personal token", sql: include_str!("../migrations/0004_personal_token.sql") },
+    Migration { version: 5, name: "password reset", sql: include_str!("../migrations/0005_password_reset.sql") },
 ];
 
 /// How accounts, sessions and keys are kept.
@@ -63,6 +65,8 @@ pub struct Config {
     /// A file of breached passwords that nobody may choose: SHA-1 hashes in hexadecimal, a line each, in order, as
     /// haveibeenpwned.com gives them out. Without it only what is easily guessed is refused.
     pub breached_passwords: Option<PathBuf>,
+    /// How mail is sent; without it no password is reset by mail.
+    pub mail: mail::Config,
     /// What a password hash costs.
     pub password: password::Cost,
     /// How much guessing of passwords is allowed.
@@ -79,6 +83,7 @@ impl Default for Config {
             session_life: Duration::from_secs(30 * 24 * 3600),
             signing_key_life: Duration::from_secs(30 * 24 * 3600),
             breached_passwords: None,
+            mail: mail::Config::default(),
             password: password::Cost::default(),
             throttle: throttle::Config::default(),
         }
@@ -117,6 +122,9 @@ pub(crate) struct Auth {
     hasher: password::Hasher,
     strength: Arc<strength::Strength>,
     throttle: throttle::Throttle,
+    mailer: Option<mail::Mailer>,
+    /// How often mail is asked for.
+    resets: throttle::Throttle,
     files: Option<key::KeyFiles>,
     ring: RwLock<Arc<key::Ring>>,
     turning: tokio::sync::Mutex<()>,
@@ -138,6 +146,8 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
         hasher: password::Hasher::new(&config.password)?,
         strength: Arc::new(strength::Strength::new(config.breached_passwords.as_deref())?),
         throttle: throttle::Throttle::new(config.throttle.clone()),
+        mailer: mail::Mailer::new(&config.mail)?,
+        resets: throttle::Throttle::new(throttle::Config::of_resets()),
         files: config.state_dir.as_deref().map(key::KeyFiles::new).transpose()?,
         clock: mesh.clock().clone(),
         verifier: mesh.verifier().clone(),

@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 /// What every refresh token begins with, so that one found in a log or a repository is recognised.
 const PREFIX: &str = "smr_";
+/// What every secret of a password reset begins with.
+const RESET_PREFIX: &str = "smx_";
 /// What every invitation begins with.
 const INVITATION_PREFIX: &str = "smi_";
 
@@ -64,6 +66,11 @@ impl Session {
 /// A new refresh token: 256 bits nobody can guess.
 pub fn new_refresh_token() -> Secret<String> {
     Secret::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>())))
+}
+
+/// A new secret of a password reset: 256 bits nobody can guess.
+pub fn new_reset_secret() -> Secret<String> {
+    Secret::new(format!("{RESET_PREFIX}{}", URL_SAFE_NO_PAD.encode(random::bytes::<32>())))
 }
 
 /// A new invitation, which people can read out.

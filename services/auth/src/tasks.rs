@@ -96,6 +96,7 @@ async fn forget(auth: &Auth) -> Result<()> {
         db::invitation::delete_expired(&mut tx, now).await?;
         db::revocation::delete_expired(&mut tx, now).await?;
         db::personal::delete_expired(&mut tx, now).await?;
+        db::reset::delete_expired(&mut tx, now).await?;
         let sessions = db::session::delete_expired(&mut tx, now).await?;
         tx.commit().await?;
         if sessions < 1000 {

@@ -42,6 +42,19 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// How much mail may be asked for: three times for an account, ten times from an address, then after minutes to an hour.
+    pub(crate) fn of_resets() -> Self {
+        Self {
+            account_attempts: 3,
+            address_attempts: 10,
+            first_wait: Duration::from_secs(5 * 60),
+            longest_wait: Duration::from_secs(3600),
+            forget_after: Duration::from_secs(3600),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Attempts {
     failures: u32,

@@ -5,7 +5,7 @@ use sensormesh_types::mask::{self, Fields};
 use sensormesh_types::{Caller, Code, Error, Result, Role, Scope, time};
 
 /// Fields of a user that an update may take.
-const FIELDS: &[&str] = &["role", "display_name", "disabled", "site_ids"];
+const FIELDS: &[&str] = &["role", "display_name", "disabled", "site_ids", "email"];
 /// Fields that an update may name and that never change.
 const FIXED: &[&str] = &["user_id", "username", "create_time", "last_login_time", "totp_enabled"];
 
@@ -20,6 +20,8 @@ pub struct User {
     pub username: String,
     /// What people see; the user name where empty.
     pub display_name: String,
+    /// Where mail for the user goes; empty = nowhere.
+    pub email: String,
     /// What the user may do.
     pub role: Role,
     /// The sites the role is narrowed to; empty = the whole tenant.
@@ -45,6 +47,7 @@ impl Default for User {
             user_id: String::new(),
             username: String::new(),
             display_name: String::new(),
+            email: String::new(),
             role: Role::Viewer,
             sites: Vec::new(),
             disabled: false,
@@ -87,6 +90,7 @@ impl User {
             create_time: Some(time::from_micros(self.create_time)),
             last_login_time: self.last_login_time.map(time::from_micros),
             totp_enabled: self.totp_enabled,
+            email: self.email.clone(),
         }
     }
 
@@ -120,6 +124,7 @@ pub fn fields(mask: Option<&prost_types::FieldMask>, brought: &proto::User) -> R
         "role" => brought.role != 0,
         "display_name" => !brought.display_name.is_empty(),
         "disabled" => brought.disabled,
+        "email" => !brought.email.is_empty(),
         _ => !brought.site_ids.is_empty(),
     })
 }
@@ -132,6 +137,9 @@ pub fn update(user: &User, brought: &proto::User, fields: &Fields) -> Result<Use
     }
     if fields.takes("display_name") {
         brought.display_name.clone_into(&mut changed.display_name);
+    }
+    if fields.takes("email") {
+        brought.email.clone_into(&mut changed.email);
     }
     if fields.takes("disabled") {
         changed.disabled = brought.disabled;

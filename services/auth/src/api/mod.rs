@@ -1,6 +1,7 @@
 //! The gRPC trait: decode, call, encode.
 
 mod personal;
+mod reset;
 mod second_factor;
 mod token;
 mod user;
@@ -106,6 +107,25 @@ impl AuthService for Api {
         let caller = caller(&request)?;
         let (user, _) = second_factor::own(&self.0, caller).await?;
         Ok(Response::new(proto::GetAccountResponse { user: Some(user.to_proto()) }))
+    }
+
+    async fn request_password_reset(
+        &self,
+        request: Request<proto::RequestPasswordResetRequest>,
+    ) -> Answer<proto::RequestPasswordResetResponse> {
+        let caller = caller(&request)?.clone();
+        let asker = asker(&request, &caller);
+        reset::request(&self.0, &caller, &asker, request.into_inner()).await?;
+        Ok(Response::new(proto::RequestPasswordResetResponse {}))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<proto::ResetPasswordRequest>,
+    ) -> Answer<proto::ResetPasswordResponse> {
+        let caller = caller(&request)?.clone();
+        reset::reset(&self.0, &caller, request.into_inner()).await?;
+        Ok(Response::new(proto::ResetPasswordResponse {}))
     }
 
     async fn begin_totp(&self, request: Request<proto::BeginTotpRequest>) -> Answer<proto::BeginTotpResponse> {

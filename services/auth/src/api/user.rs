@@ -19,7 +19,7 @@ const NARROWED_AT_ONCE: u32 = 1000;
 const LONGEST_INVITATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::RegisterRequest) -> Result<proto::User> {
-    let proto::RegisterRequest { username, password, display_name, invitation } = request;
+    let proto::RegisterRequest { username, password, display_name, invitation, email } = request;
     if invitation.is_empty() && !auth.config.open_registration {
         let message = "registering needs an invitation by an admin";
         return Err(Error::new(Code::Forbidden, "INVITATION_REQUIRED", message));
@@ -42,6 +42,7 @@ pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::Regis
         user_id: random::id(now),
         username,
         display_name,
+        email,
         role,
         sites,
         create_time: now,
@@ -116,7 +117,7 @@ pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateU
     let mut revocations = Vec::new();
     if changed.disabled {
         db::session::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
-    db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
+        db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
     }
     if user.exceeds(&changed) {
         let revocation = revoke_user(auth, &mut tx, caller, &user).await?;
@@ -138,6 +139,8 @@ pub(super) async fn delete(auth: &Auth, caller: &Caller, user_id: &str) -> Resul
     keep_a_governor(&user, &governors)?;
     db::user::delete(&mut tx, &user).await?;
     db::session::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
+    db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
+    db::reset::delete(&mut tx, &user).await?;
     let revocation = revoke_user(auth, &mut tx, caller, &user).await?;
     tx.append(db::user_entry("user.deleted", &user, &caller.actor(), &caller.traceparent));
     commit(auth, tx, &[revocation]).await

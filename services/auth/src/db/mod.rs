@@ -3,6 +3,7 @@
 pub mod invitation;
 pub mod key;
 pub mod personal;
+pub mod reset;
 pub mod revocation;
 pub mod session;
 pub mod totp;

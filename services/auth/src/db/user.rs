@@ -9,7 +9,7 @@ use crate::user::{User, key_of, role_number};
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT tenant, user_id, username, display_name, role, sites, disabled, one_time, revoked_second, ",
+            "SELECT tenant, user_id, username, display_name, email, role, sites, disabled, one_time, revoked_second, ",
             "create_time, last_login_time, totp_enabled, password_hash FROM account ",
             $rest
         )
@@ -22,6 +22,7 @@ fn read_user(row: &Row) -> Result<User> {
         user_id: row.get("user_id")?,
         username: row.get("username")?,
         display_name: row.get("display_name")?,
+        email: row.get("email")?,
         role: role_of(row.get("role")?)?,
         sites: sites_of(&row.get::<String>("sites")?)?,
         disabled: row.get("disabled")?,
@@ -46,15 +47,16 @@ pub async fn any(read: &mut Read) -> Result<bool> {
 pub async fn insert(tx: &mut Tx, user: &User, password_hash: &str) -> Result<bool> {
     let done = tx
         .query(
-            "INSERT INTO account (tenant, user_id, username, username_key, display_name, role, sites, disabled, \
+            "INSERT INTO account (tenant, user_id, username, username_key, display_name, email, role, sites, disabled, \
              password_hash, one_time, revoked_second, create_time, last_login_time) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (username_key) DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (username_key) DO NOTHING",
         )
         .bind(&user.tenant)
         .bind(&user.user_id)
         .bind(&user.username)
         .bind(key_of(&user.username))
         .bind(&user.display_name)
+        .bind(&user.email)
         .bind(role_number(user.role))
         .bind(sites_text(&user.sites)?)
         .bind(user.disabled)
@@ -118,14 +120,15 @@ pub async fn log_in(tx: &mut Tx, user: &User, password_hash: &str, new_hash: &st
 /// Writes what an update may change.
 pub async fn update(tx: &mut Tx, user: &User) -> Result<()> {
     tx.query(
-        "UPDATE account SET display_name = $1, role = $2, sites = $3, disabled = $4, revoked_second = $5 \
-         WHERE tenant = $6 AND user_id = $7",
+        "UPDATE account SET display_name = $1, role = $2, sites = $3, disabled = $4, revoked_second = $5, email = $6 \
+         WHERE tenant = $7 AND user_id = $8",
     )
     .bind(&user.display_name)
     .bind(role_number(user.role))
     .bind(sites_text(&user.sites)?)
     .bind(user.disabled)
     .bind(user.revoked_second)
+    .bind(&user.email)
     .bind(&user.tenant)
     .bind(&user.user_id)
     .execute()
