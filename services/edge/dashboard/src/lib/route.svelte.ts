@@ -1,6 +1,6 @@
 // Where the reader is: the part of the address after `#`.
 
-export type Page = "rooms" | "room" | "places" | "devices" | "mesh" | "account";
+export type Page = "rooms" | "room" | "places" | "devices" | "mesh" | "account" | "reset";
 
 class Route {
   #path = $state(read());
@@ -8,6 +8,8 @@ class Route {
   /** The room's id on a room's page, and the metric shown. */
   roomId = $derived(this.page === "room" ? (this.#path[1] ?? "") : "");
   metric = $derived(this.page === "room" ? (this.#path[2] ?? "") : "");
+  /** What was mailed to somebody who has forgotten the password. */
+  secret = $derived(this.page === "reset" ? (this.#path[1] ?? "") : "");
 
   constructor() {
     addEventListener("hashchange", () => (this.#path = read()));
@@ -21,6 +23,7 @@ class Route {
       case "devices":
       case "mesh":
       case "account":
+      case "reset":
         return this.#path[0];
       default:
         return "rooms";
