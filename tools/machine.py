@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SKIPPED: list[str] = []
+# For Python packages.
+VENV = ROOT / "target/tools/venv"
 
 
 def say(text: str) -> None:
@@ -44,6 +46,16 @@ def apt(what: str, *packages: str) -> bool:
         return True
     skip(what, f"{' '.join(packages)} could not be installed")
     return False
+
+
+def pip(what: str, *packages: str) -> bool:
+    """Installs Python packages in an environment of the tools' own; says what is skipped where that is not possible."""
+    for command in ([sys.executable, "-m", "venv", VENV], [VENV / "bin/pip", "install", "-q", *packages]):
+        result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if result.returncode != 0:
+            skip(what, f"{', '.join(packages)} could not be installed: {result.stderr.strip()[-200:]}")
+            return False
+    return True
 
 
 def postgres_programs() -> Path | None:

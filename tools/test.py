@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dashboard
-from machine import ROOT, SKIPPED, apt, chromium, node, postgres_programs, run, say, skip
+from machine import ROOT, SKIPPED, apt, chromium, node, pip, postgres_programs, run, say, skip
 
 
 @contextmanager
@@ -77,6 +77,7 @@ def main() -> None:
     dashboard.build()
     if not (shutil.which("ip") and shutil.which("curl")):
         apt("tests from a second host", "iproute2", "curl")
+    pip("tests with mail", "aiosmtpd")
     with postgres() as url:
         env = {"SENSORMESH_TEST_POSTGRES_URL": url} if url else {}
         say("tests in Rust")

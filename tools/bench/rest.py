@@ -4,11 +4,10 @@ FastAPI, and SQLite."""
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from machine import skip
+from machine import VENV, pip
 
 from . import peers
 from .system import System, free_port, memory
@@ -56,17 +55,11 @@ def rest(rounds: int, seconds: float) -> list[Row]:
 
 def installed() -> bool:
     """FastAPI, uvicorn and httpx from the Python package index, in an environment of their own."""
-    python = peers.VENV / "bin/python"
+    python = VENV / "bin/python"
     found = [python, "-c", "import fastapi, httpx, uvicorn, uvloop"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    if python.exists() and subprocess.run(found, **quiet).returncode == 0:
+    if python.exists() and subprocess.run(found, stderr=subprocess.DEVNULL).returncode == 0:
         return True
-    for command in ([sys.executable, "-m", "venv", peers.VENV], [peers.VENV / "bin/pip", "install", "-q", *PACKAGES]):
-        result = subprocess.run(command, **quiet)
-        if result.returncode != 0:
-            skip("FastAPI beside REST", f"{', '.join(PACKAGES)} could not be installed: {result.stderr.strip()[-200:]}")
-            return False
-    return True
+    return pip("FastAPI beside REST", *PACKAGES)
 
 
 class Pair:
@@ -81,7 +74,7 @@ class Pair:
         env = {**os.environ, "UPSTREAM": f"http://127.0.0.1:{self.service}", "DATABASE": str(self.home / "pair.db")}
         log = (self.home / "pair.txt").open("w")
         for name, port in (("service", self.service), ("gateway", self.port)):
-            command = [str(peers.VENV / "bin/python"), "-m", "uvicorn", f"{name}:app", "--app-dir", str(HERE / "pair")]
+            command = [str(VENV / "bin/python"), "-m", "uvicorn", f"{name}:app", "--app-dir", str(HERE / "pair")]
             command += ["--port", str(port), "--no-access-log", "--log-level", "warning"]
             self.processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
         for _ in range(200):

@@ -5,6 +5,7 @@ pub mod chance;
 pub mod clockshift;
 pub mod given_up;
 pub mod http2;
+pub mod mail;
 pub mod postgres;
 pub mod proxy;
 pub mod stream;

@@ -10,7 +10,7 @@ mod bootstrap;
 mod db;
 mod key;
 pub mod locked_out;
-mod mail;
+pub mod mail;
 pub mod password;
 mod personal;
 mod session;

@@ -3,6 +3,7 @@
 mod accounts;
 mod given_up;
 mod personal;
+mod reset;
 mod second_factor;
 mod sessions;
 mod system;
@@ -55,6 +56,9 @@ on_both_engines!(
     personal::a_program_acts_for_a_user_until_its_token_ends,
     personal::a_token_allows_no_more_than_its_user_may,
     personal::a_token_does_not_change_the_account,
+    reset::what_was_mailed_sets_another_password_once,
+    reset::a_mailed_secret_ends_by_itself_and_by_a_newer_one,
+    reset::without_mail_nobody_is_told_that_it_comes,
     second_factor::a_log_in_needs_a_code_once_the_app_has_shown_one,
     second_factor::codes_cannot_be_tried_without_end,
     second_factor::the_operator_helps_who_is_locked_out,
