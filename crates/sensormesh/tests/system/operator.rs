@@ -24,7 +24,7 @@ both_shapes!(
     the_edge_gives_the_operator_a_way_in,
 );
 
-const PORTS: [(&str, u16); 6] =
+pub const PORTS: [(&str, u16); 6] =
     [("auth", 1), ("devices", 2), ("telemetry", 3), ("adapters", 4), ("commissioning", 5), ("rooms", 6)];
 
 /// A channel to a service's port, with the certificate of `who` or none.
