@@ -14,6 +14,7 @@ use sensormesh_store::spool::Spool;
 use sensormesh_types::{Error, Role, time};
 use tonic::{Request, Response, Status};
 
+use crate::audit;
 use crate::contract::Contract;
 use crate::health::Health;
 use crate::openapi;
@@ -116,6 +117,15 @@ impl EdgeService for Api {
         let method = self.contract.method(&format!("/{}", receipt.method));
         let output = method.map(|method| method.descriptor.output().full_name().to_owned()).unwrap_or_default();
         Ok(Response::new(proto::GetReceiptResponse { receipt: Some(spool::receipt(&receipt_id, receipt, &output)) }))
+    }
+
+    async fn list_audit(
+        &self,
+        request: Request<proto::ListAuditRequest>,
+    ) -> Result<Response<proto::ListAuditResponse>, Status> {
+        let tenant = caller(&request)?.tenant().to_owned();
+        let services = self.contract.services();
+        Ok(Response::new(audit::list(&self.mesh, &services, &tenant, request.into_inner()).await?))
     }
 
     async fn get_open_api(

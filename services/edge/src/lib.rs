@@ -8,6 +8,7 @@
 mod accept;
 mod api;
 mod assets;
+mod audit;
 mod certificate;
 mod config;
 pub mod contract;

@@ -121,6 +121,7 @@ impl MeshService for Api {
         let query = format!("audit/{}", scope.tenant());
         let size = page::size(request.page_size, 100, 1000)?;
         let before = page::after(&query, &request.page_token)?.and_then(|seq| seq.parse().ok());
+        let before = before.or(Some(request.before_seq).filter(|seq| *seq > 0));
         let records = list(scope, before, size).await?;
         let full = records.len() >= usize::try_from(size).unwrap_or(usize::MAX);
         let next_page_token = match records.last() {

@@ -88,7 +88,8 @@ impl Tokens {
             iat: issued,
             exp: issued + 600,
         };
-        let header = Header { typ: Some("at+jwt".into()), kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
+        let header =
+            Header { typ: Some("at+jwt".into()), kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
         Some(jsonwebtoken::encode(&header, &claims, key).expect("a token"))
     }
 }

@@ -29,19 +29,23 @@ fn read_token(row: &Row) -> Result<PersonalToken> {
 
 /// Keeps a token.
 pub async fn insert(tx: &mut Tx, token: &PersonalToken, token_hash: [u8; 32]) -> Result<()> {
-    tx.query(concat!("INSERT INTO personal_token (token_hash, ", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"))
-        .bind(token_hash)
-        .bind(&token.tenant)
-        .bind(&token.token_id)
-        .bind(&token.user_id)
-        .bind(&token.name)
-        .bind(role_number(token.role))
-        .bind(sites_text(&token.sites)?)
-        .bind(token.create_time)
-        .bind(token.use_time)
-        .bind(token.expire_time)
-        .execute()
-        .await?;
+    tx.query(concat!(
+        "INSERT INTO personal_token (token_hash, ",
+        columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    ))
+    .bind(token_hash)
+    .bind(&token.tenant)
+    .bind(&token.token_id)
+    .bind(&token.user_id)
+    .bind(&token.name)
+    .bind(role_number(token.role))
+    .bind(sites_text(&token.sites)?)
+    .bind(token.create_time)
+    .bind(token.use_time)
+    .bind(token.expire_time)
+    .execute()
+    .await?;
     Ok(())
 }
 

@@ -20,9 +20,8 @@ pub async fn insert(tx: &mut Tx, user: &User, secret_hash: [u8; 32], expire_time
 
 /// Uses up a secret that is still good: the tenant and id of its user. Of several uses at once, one gets it.
 pub async fn take(tx: &mut Tx, secret_hash: [u8; 32], now: i64) -> Result<Option<(String, String)>> {
-    let query = tx.query(
-        "DELETE FROM password_reset WHERE secret_hash = $1 AND expire_time > $2 RETURNING tenant, user_id",
-    );
+    let query =
+        tx.query("DELETE FROM password_reset WHERE secret_hash = $1 AND expire_time > $2 RETURNING tenant, user_id");
     let Some(row) = query.bind(secret_hash).bind(now).fetch_optional().await? else { return Ok(None) };
     Ok(Some((row.get("tenant")?, row.get("user_id")?)))
 }

@@ -20,7 +20,9 @@ async fn create(
 
 async fn list(system: &System, token: &str) -> Vec<proto::PersonalToken> {
     let mut client = system.client();
-    answer(as_user(token, client.list_personal_tokens(proto::ListPersonalTokensRequest {})).await).expect("listed").tokens
+    answer(as_user(token, client.list_personal_tokens(proto::ListPersonalTokensRequest {})).await)
+        .expect("listed")
+        .tokens
 }
 
 async fn delete(system: &System, token: &str, token_id: &str) -> Result<proto::DeletePersonalTokenResponse> {
@@ -125,7 +127,8 @@ pub async fn a_token_does_not_change_the_account(engine: Engine) {
     let refused = create(&system, &program, named("another")).await.expect_err("not by itself");
     assert_eq!((refused.code(), refused.reason()), (Code::Precondition, "LOG_IN"));
     let mut client = system.client();
-    let request = proto::ChangePasswordRequest { old_password: PASSWORD.into(), new_password: "another password".into() };
+    let request =
+        proto::ChangePasswordRequest { old_password: PASSWORD.into(), new_password: "another password".into() };
     let refused = answer(as_user(&program, client.change_password(request)).await).expect_err("nor the password");
     assert_eq!(refused.reason(), "LOG_IN");
     let request = proto::LogoutRequest { all_sessions: true };

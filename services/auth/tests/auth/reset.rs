@@ -63,7 +63,8 @@ pub async fn what_was_mailed_sets_another_password_once(engine: Engine) {
     let before = system.log_in("ada", PASSWORD).await.expect("logged in");
     let mut client = system.client();
     let program = proto::CreatePersonalTokenRequest { name: "a program".into(), ..Default::default() };
-    let program = answer(as_user(&before.access_token, client.create_personal_token(program)).await).expect("made").secret;
+    let program =
+        answer(as_user(&before.access_token, client.create_personal_token(program)).await).expect("made").secret;
 
     // who has no address, and who is nobody, hear the same
     for name in ["bob", "nobody", "ada"] {
@@ -88,7 +89,10 @@ pub async fn what_was_mailed_sets_another_password_once(engine: Engine) {
         personal_token: program,
         ..Default::default()
     };
-    assert!(answer(system.client().create_token(exchanged).await).is_err(), "whoever knew the password may have made it");
+    assert!(
+        answer(system.client().create_token(exchanged).await).is_err(),
+        "whoever knew the password may have made it"
+    );
     assert!(system.log_in("ada", PASSWORD).await.is_err());
     system.log_in("ada", "another password").await.expect("the new one");
     let log = system.log().await;

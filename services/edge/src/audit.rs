@@ -1,0 +1,143 @@
+//! The audit: what every service's log has of changes, merged.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use sensormesh_mesh::{Channel, Mesh};
+use sensormesh_proto::edge::v1::{ListAuditRequest, ListAuditResponse};
+use sensormesh_proto::mesh::v1::mesh_service_client::MeshServiceClient;
+use sensormesh_proto::mesh::v1::{AuditEntry, ListAuditEntriesRequest};
+use sensormesh_types::{Code, Error, Result, page};
+
+/// Up to where each service's log was told: the sequence number of the last entry; 0 = to its end.
+type Places = BTreeMap<String, u64>;
+
+/// A page of the logs of these services, each asked with the caller's own token.
+pub async fn list(
+    mesh: &Mesh,
+    services: &[String],
+    tenant: &str,
+    request: ListAuditRequest,
+) -> Result<ListAuditResponse> {
+    let size = page::size(request.page_size, 100, 1000)?;
+    let query = format!("audit/{tenant}/{}", request.service);
+    if !request.service.is_empty() && !services.contains(&request.service) {
+        return Err(Error::not_found("service", &request.service));
+    }
+    let mut places = read(page::after(&query, &request.page_token)?.as_deref())?;
+    let wanted = services.iter().filter(|service| request.service.is_empty() || **service == request.service);
+    let names: Vec<&String> = wanted.filter(|service| places.get(*service) != Some(&0)).collect();
+    let asked = names.iter().map(async |service| {
+        let before_seq = places.get(*service).copied().unwrap_or_default();
+        let page_size = i32::try_from(size).unwrap_or(i32::MAX);
+        let request = ListAuditEntriesRequest { page_size, before_seq, ..Default::default() };
+        let mut client: MeshServiceClient<Channel> = mesh.client_of(service)?;
+        let answer = client.list_audit_entries(request).await.map_err(Error::from)?;
+        Ok::<_, Error>(answer.into_inner().entries)
+    });
+    let asked = join_all(asked).await;
+    let (mut answer, mut told) = (ListAuditResponse::default(), Vec::new());
+    for (service, entries) in names.into_iter().zip(asked) {
+        match entries {
+            Ok(entries) => told.push((service.clone(), entries)),
+            Err(error) if matches!(error.code(), Code::Unavailable | Code::Timeout) => {
+                answer.missing_services.push(service.clone())
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    answer.entries = merge(told, size as usize, &mut places);
+    if places.values().any(|seq| *seq > 0) || !answer.missing_services.is_empty() {
+        answer.next_page_token = page::token(&query, &write(&places));
+    }
+    Ok(answer)
+}
+
+/// The newest `size` of what services have told, each the newest first and `size` at most, and the places after them.
+fn merge(told: Vec<(String, Vec<AuditEntry>)>, size: usize, places: &mut Places) -> Vec<AuditEntry> {
+    let whole: BTreeMap<String, usize> =
+        told.iter().map(|(service, entries)| (service.clone(), entries.len())).collect();
+    let mut all: Vec<(String, AuditEntry)> = told
+        .into_iter()
+        .flat_map(|(service, entries)| entries.into_iter().map(move |entry| (service.clone(), entry)))
+        .collect();
+    let at = |entry: &AuditEntry| entry.time.map_or((0, 0), |time| (time.seconds, time.nanos));
+    // stable: entries of one log stay as they are, also where its clock was set back
+    all.sort_by(|(_, a), (_, b)| at(b).cmp(&at(a)));
+    all.truncate(size);
+    for (service, count) in &whole {
+        let taken: Vec<u64> = all.iter().filter(|(name, _)| name == service).map(|(_, entry)| entry.seq).collect();
+        if taken.len() == *count && *count < size {
+            places.insert(service.clone(), 0);
+        } else if let Some(last) = taken.iter().min() {
+            places.insert(service.clone(), *last);
+        }
+    }
+    all.into_iter().map(|(_, entry)| entry).collect()
+}
+
+fn write(places: &Places) -> String {
+    places.iter().map(|(service, seq)| format!("{service}={seq}")).collect::<Vec<_>>().join(",")
+}
+
+fn read(text: Option<&str>) -> Result<Places> {
+    let wrong = || Error::invalid("page_token", "is not a token of this list and its arguments");
+    let parts = text.unwrap_or_default().split(',').filter(|part| !part.is_empty());
+    let places = parts.map(|part| {
+        let (service, seq) = part.split_once('=').ok_or_else(wrong)?;
+        Ok((service.to_owned(), seq.parse().map_err(|_| wrong())?))
+    });
+    places.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(service: &str, entries: &[(u64, i64)]) -> (String, Vec<AuditEntry>) {
+        let entry = |(seq, seconds): &(u64, i64)| AuditEntry {
+            service: service.to_owned(),
+            seq: *seq,
+            time: Some(prost_types::Timestamp { seconds: *seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        (service.to_owned(), entries.iter().map(entry).collect())
+    }
+
+    /// A service's answer: what it has before a place, `size` at most.
+    fn tell(all: &(String, Vec<AuditEntry>), places: &Places, size: usize) -> (String, Vec<AuditEntry>) {
+        let before = places.get(&all.0).copied().unwrap_or(u64::MAX);
+        let before = if before == 0 { 0 } else { before };
+        (all.0.clone(), all.1.iter().filter(|entry| entry.seq < before).take(size).cloned().collect())
+    }
+
+    #[test]
+    fn pages_are_the_whole_in_order_and_nothing_twice() {
+        let logs = [
+            log("auth", &[(9, 90), (7, 70), (6, 60), (5, 50), (2, 20)]),
+            log("devices", &[(3, 85), (2, 65), (1, 1)]),
+            log("rooms", &[]),
+        ];
+        for size in 1..10 {
+            let (mut places, mut seen) = (Places::new(), Vec::new());
+            for _ in 0..20 {
+                let told = logs.iter().filter(|log| places.get(&log.0) != Some(&0)).map(|log| tell(log, &places, size));
+                let told: Vec<_> = told.collect();
+                seen.extend(
+                    merge(told, size, &mut places).into_iter().map(|entry| entry.time.expect("a time").seconds),
+                );
+                places = read(Some(&write(&places))).expect("read again");
+                if places.len() == logs.len() && places.values().all(|seq| *seq == 0) {
+                    break;
+                }
+            }
+            assert_eq!(seen, [90, 85, 70, 65, 60, 50, 20, 1], "pages of {size}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_something_else_is_refused() {
+        assert!(read(Some("auth")).is_err() && read(Some("auth=x")).is_err());
+        assert_eq!(read(None).expect("none"), Places::new());
+    }
+}
