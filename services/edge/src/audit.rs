@@ -25,8 +25,9 @@ pub async fn list(
         return Err(Error::not_found("service", &request.service));
     }
     let mut places = read(page::after(&query, &request.page_token)?.as_deref())?;
-    let wanted = services.iter().filter(|service| request.service.is_empty() || **service == request.service);
-    let names: Vec<&String> = wanted.filter(|service| places.get(*service) != Some(&0)).collect();
+    let wanted = |service: &&String| request.service.is_empty() || **service == request.service;
+    let all: Vec<&String> = services.iter().filter(wanted).collect();
+    let names: Vec<&String> = all.iter().copied().filter(|service| places.get(*service) != Some(&0)).collect();
     let asked = names.iter().map(async |service| {
         let before_seq = places.get(*service).copied().unwrap_or_default();
         let page_size = i32::try_from(size).unwrap_or(i32::MAX);
@@ -47,7 +48,7 @@ pub async fn list(
         }
     }
     answer.entries = merge(told, size as usize, &mut places);
-    if places.values().any(|seq| *seq > 0) || !answer.missing_services.is_empty() {
+    if all.iter().any(|service| places.get(*service) != Some(&0)) {
         answer.next_page_token = page::token(&query, &write(&places));
     }
     Ok(answer)
