@@ -147,7 +147,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
         strength: Arc::new(strength::Strength::new(config.breached_passwords.as_deref())?),
         throttle: throttle::Throttle::new(config.throttle.clone()),
         mailer: mail::Mailer::new(&config.mail)?,
-        resets: throttle::Throttle::new(throttle::Config::of_resets()),
+        resets: throttle::Throttle::of_resets(),
         files: config.state_dir.as_deref().map(key::KeyFiles::new).transpose()?,
         clock: mesh.clock().clone(),
         verifier: mesh.verifier().clone(),

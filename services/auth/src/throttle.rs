@@ -44,7 +44,7 @@ impl Default for Config {
 
 impl Config {
     /// How much mail may be asked for: three times for an account, ten times from an address, then after minutes to an hour.
-    pub(crate) fn of_resets() -> Self {
+    fn of_resets() -> Self {
         Self {
             account_attempts: 3,
             address_attempts: 10,
@@ -91,20 +91,30 @@ pub struct Throttle {
     config: Config,
     accounts: Cache<String, Arc<Mutex<Attempts>>>,
     addresses: Cache<String, Arc<Mutex<Attempts>>>,
+    reason: &'static str,
+    message: &'static str,
 }
 
 impl Throttle {
-    /// Nobody has failed yet.
+    /// Of log-ins; nobody has failed yet.
     pub fn new(config: Config) -> Self {
-        let cache = || Cache::builder().max_capacity(REMEMBERED).time_to_idle(config.forget_after).build();
-        Self { accounts: cache(), addresses: cache(), config }
+        Self::with(config, "LOGIN_THROTTLED", "too many failed log-ins; wait before the next one")
     }
 
-    /// Lets an attempt through or says how long to wait: RESOURCE_EXHAUSTED, reason `LOGIN_THROTTLED`.
+    /// Of mail for forgotten passwords; nobody has asked yet.
+    pub(crate) fn of_resets() -> Self {
+        Self::with(Config::of_resets(), "RESET_THROTTLED", "mail was asked for often; wait before the next one")
+    }
+
+    fn with(config: Config, reason: &'static str, message: &'static str) -> Self {
+        let cache = || Cache::builder().max_capacity(REMEMBERED).time_to_idle(config.forget_after).build();
+        Self { accounts: cache(), addresses: cache(), config, reason, message }
+    }
+
+    /// Lets an attempt through or says how long to wait: RESOURCE_EXHAUSTED, reason `LOGIN_THROTTLED` or `RESET_THROTTLED`.
     /// `now` is in microseconds since the Unix epoch.
     pub fn admit(&self, account: &str, address: Option<&str>, now: i64) -> Result<()> {
-        let refuse =
-            |wait| Error::exhausted("LOGIN_THROTTLED", "too many failed log-ins; wait before the next one", wait);
+        let refuse = |wait| Error::exhausted(self.reason, self.message, wait);
         if let Some(address) = address {
             let attempts = self.addresses.get_with(address.to_owned(), Arc::default);
             attempts.lock().admit(self.config.address_attempts, &self.config, now).map_err(refuse)?;
