@@ -12,6 +12,7 @@ both_shapes!(
     sessions_are_told_with_address_and_program,
     the_operator_gives_who_is_locked_out_a_new_password,
     roles_are_given_by_admins,
+    a_program_writes_with_a_personal_token_and_the_audit_tells,
 );
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -136,4 +137,54 @@ async fn roles_are_given_by_admins(shape: Shape) {
     let operator = log_in(&system, "ada").await["access_token"].as_str().expect("token").to_owned();
     let (status, answer) = system.post("/sensors/lab.x/data", &operator, &json!({"value": 1})).await.expect("answer");
     assert_eq!(status, 200, "an operator writes: {answer}");
+}
+
+async fn a_program_writes_with_a_personal_token_and_the_audit_tells(shape: Shape) {
+    let system = start(shape).await;
+    let admin = system.admin().await.expect("token");
+    let body = json!({"name": "the roof", "role": "ROLE_OPERATOR", "days": 1});
+    let (status, made) = system.post("/v1/personalTokens", &admin, &body).await.expect("answer");
+    assert_eq!(status, 200, "{made}");
+    let (secret, id) = (made["secret"].as_str().expect("a secret"), made["token"]["tokenId"].as_str().expect("an id"));
+    let write = async |value: i64| {
+        let body = json!({"value": value});
+        system.post("/sensors/lab.pat/data", secret, &body).await.expect("answer").0
+    };
+    assert_eq!(write(1).await, 200);
+    let (status, _) = system.get("/v1/users", secret).await.expect("answer");
+    assert_eq!(status, 403, "an operator's token");
+    if shape == Shape::Split {
+        // what was exchanged is good while auth is away
+        system.freeze_service("auth", true).expect("frozen");
+        assert_eq!(write(2).await, 200);
+        system.freeze_service("auth", false).expect("thawed");
+    }
+    let (status, _) =
+        system.send("DELETE", &format!("/v1/personalTokens/{id}"), Some(&admin), None).await.expect("answer");
+    assert_eq!(status, 200);
+    let ended = sensormesh_testkit::system::eventually(std::time::Duration::from_secs(60), || async {
+        (write(3).await == 401).then_some(())
+    });
+    ended.await.expect("it works no more");
+
+    // page by page, of every service
+    let (mut kinds, mut page) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/audit?pageSize=3&pageToken={page}");
+        let (status, answer) = system.get(&path, &admin).await.expect("answer");
+        assert_eq!((status, &answer["missingServices"]), (200, &json!([])), "{answer}");
+        let entries = answer["entries"].as_array().expect("entries");
+        kinds.extend(entries.iter().map(|entry| format!("{} {}", entry["service"], entry["kind"]).replace('"', "")));
+        match answer["nextPageToken"].as_str() {
+            Some(next) if !next.is_empty() => next.clone_into(&mut page),
+            _ => break,
+        }
+    }
+    for kind in
+        ["auth user.created", "auth personal_token.created", "auth personal_token.deleted", "devices device.created"]
+    {
+        assert!(kinds.iter().any(|told| told == kind), "{kind} is not in {kinds:?}");
+    }
+    let (status, _) = system.get("/v1/audit", secret).await.expect("answer");
+    assert_eq!(status, 401);
 }
