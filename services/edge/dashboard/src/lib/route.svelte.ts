@@ -1,6 +1,6 @@
 // Where the reader is: the part of the address after `#`.
 
-export type Page = "rooms" | "room" | "places" | "devices" | "mesh" | "account" | "reset";
+export type Page = "rooms" | "room" | "places" | "devices" | "mesh" | "account" | "reset" | "users" | "audit";
 
 class Route {
   #path = $state(read());
@@ -24,6 +24,8 @@ class Route {
       case "mesh":
       case "account":
       case "reset":
+      case "users":
+      case "audit":
         return this.#path[0];
       default:
         return "rooms";
