@@ -84,8 +84,9 @@ pub fn address(text: &str) -> Option<Address> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_wrong_is_named_and_shows_no_password() {
+    // its pool of connections lives in a runtime
+    #[tokio::test]
+    async fn what_is_wrong_is_named_and_shows_no_password() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("smtp");
         let config = Config {
