@@ -123,6 +123,8 @@ pub(crate) struct Auth {
     strength: Arc<strength::Strength>,
     throttle: throttle::Throttle,
     mailer: Option<mail::Mailer>,
+    /// Wrong codes of second factors.
+    codes: throttle::Throttle,
     /// How often mail is asked for.
     resets: throttle::Throttle,
     files: Option<key::KeyFiles>,
@@ -147,6 +149,7 @@ pub async fn start(config: Config, mesh: &Mesh, store: Store) -> Result<Service>
         strength: Arc::new(strength::Strength::new(config.breached_passwords.as_deref())?),
         throttle: throttle::Throttle::new(config.throttle.clone()),
         mailer: mail::Mailer::new(&config.mail)?,
+        codes: throttle::Throttle::of_codes(),
         resets: throttle::Throttle::of_resets(),
         files: config.state_dir.as_deref().map(key::KeyFiles::new).transpose()?,
         clock: mesh.clock().clone(),

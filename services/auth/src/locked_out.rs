@@ -7,7 +7,7 @@ use sensormesh_types::{Caller, Clock, Error, Principal, Result, Scope, random};
 use crate::password::{Cost, Hasher};
 use crate::user::User;
 use crate::verification::Revocation;
-use crate::{Config, db};
+use crate::{Config, bootstrap, db};
 
 /// Gives a user a new password, which is returned, and ends the user's sessions and personal access tokens. NOT_FOUND where there is no such user.
 pub async fn reset_password(store: &Store, clock: &Clock, config: &Config, username: &str) -> Result<Secret<String>> {
@@ -31,6 +31,9 @@ pub async fn reset_password(store: &Store, clock: &Clock, config: &Config, usern
     tx.append_for(user.tenant.clone(), revocation.entry(&caller));
     tx.append_for(user.tenant.clone(), db::user_entry("user.password_reset", &user, &caller.actor(), ""));
     tx.commit().await?;
+    if let (true, Some(file)) = (user.one_time, &config.bootstrap_password_file) {
+        bootstrap::forget_password(file);
+    }
     Ok(password)
 }
 

@@ -43,6 +43,11 @@ impl Mailer {
         let url = Secret::new(text.trim().to_owned());
         // what is wrong with it may show the password
         let wrong = |_| Error::invalid("auth.mail.smtp_url_file", "does not hold an address smtp://… or smtps://…");
+        if !is_private(url.reveal()) {
+            let message = "would send mail and the password of the mail server in the clear; use smtps://…, or \
+                           smtp://…?tls=required for STARTTLS";
+            return Err(Error::invalid("auth.mail.smtp_url_file", message));
+        }
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.reveal()).map_err(wrong)?;
         let from = config.from.parse().map_err(|_| Error::invalid("auth.mail.from", "is no address of mail"))?;
         let public_url = config.public_url.trim_end_matches('/').to_owned();
@@ -75,6 +80,17 @@ impl Mailer {
     }
 }
 
+/// Whether nobody on the way reads what is sent there: over TLS, or on this machine.
+fn is_private(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("smtp://") else { return true };
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let host = place.rsplit('@').next().unwrap_or(place).split('/').next().unwrap_or_default();
+    let local = ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')));
+    local || query.split('&').any(|part| part == "tls=required")
+}
+
 /// An address of mail, if it is one.
 pub fn address(text: &str) -> Option<Address> {
     text.parse().ok()
@@ -98,6 +114,15 @@ mod tests {
         std::fs::write(&file, "http://u:hidden@mail").expect("written");
         let error = Mailer::new(&config).err().expect("no mail server").to_string();
         assert!(error.contains("smtp_url_file") && !error.contains("hidden"), "{error}");
+        for clear in ["smtp://u:hidden@mail.example:587", "smtp://u:hidden@localhost.example?tls=opportunistic"] {
+            std::fs::write(&file, clear).expect("written");
+            let error = Mailer::new(&config).err().expect("in the clear").to_string();
+            assert!(error.contains("smtp_url_file") && !error.contains("hidden"), "{error}");
+        }
+        for private in ["smtp://127.0.0.1:2525", "smtp://u:hidden@mail.example:587?tls=required"] {
+            std::fs::write(&file, private).expect("written");
+            assert!(Mailer::new(&config).expect(private).is_some());
+        }
         std::fs::write(&file, "smtps://u:hidden@mail.example:465\n").expect("written");
         assert!(Mailer::new(&config).expect("good").is_some());
         assert!(Mailer::new(&Config { from: "nobody".into(), ..config.clone() }).is_err());

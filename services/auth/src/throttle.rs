@@ -1,8 +1,10 @@
 //! Slows down whoever guesses passwords: per account, whether it exists or not, and per address.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use sensormesh_types::{Error, Result};
@@ -43,6 +45,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How many wrong codes there may be: of a million, three are right at any moment (RFC 6238, section 5.2, and the steps beside).
+    fn of_codes() -> Self {
+        Self {
+            account_attempts: 5,
+            address_attempts: 50,
+            first_wait: Duration::from_secs(1),
+            longest_wait: Duration::from_secs(15 * 60),
+            forget_after: Duration::from_secs(24 * 3600),
+        }
+    }
+
     /// How much mail may be asked for: three times for an account, ten times from an address, then after minutes to an hour.
     fn of_resets() -> Self {
         Self {
@@ -82,6 +95,15 @@ impl Attempts {
     }
 }
 
+/// Who has an address: of IPv6, everybody has at least 2^64 (RFC 6177).
+fn network(address: &str) -> String {
+    match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V6(address)) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).to_string(),
+        Ok(address) => address.to_string(),
+        Err(_) => address.to_owned(),
+    }
+}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -101,13 +123,23 @@ impl Throttle {
         Self::with(config, "LOGIN_THROTTLED", "too many failed log-ins; wait before the next one")
     }
 
+    /// Of codes of a second factor; nobody has failed yet.
+    pub(crate) fn of_codes() -> Self {
+        Self::with(Config::of_codes(), "LOGIN_THROTTLED", "too many wrong codes; wait before the next one")
+    }
+
     /// Of mail for forgotten passwords; nobody has asked yet.
     pub(crate) fn of_resets() -> Self {
         Self::with(Config::of_resets(), "RESET_THROTTLED", "mail was asked for often; wait before the next one")
     }
 
     fn with(config: Config, reason: &'static str, message: &'static str) -> Self {
-        let cache = || Cache::builder().max_capacity(REMEMBERED).time_to_idle(config.forget_after).build();
+        // a new one is always remembered, however often the others came
+        let policy = EvictionPolicy::lru;
+        let cache = || {
+            let cache = Cache::builder().max_capacity(REMEMBERED).eviction_policy(policy());
+            cache.time_to_idle(config.forget_after).build()
+        };
         Self { accounts: cache(), addresses: cache(), config, reason, message }
     }
 
@@ -116,7 +148,7 @@ impl Throttle {
     pub fn admit(&self, account: &str, address: Option<&str>, now: i64) -> Result<()> {
         let refuse = |wait| Error::exhausted(self.reason, self.message, wait);
         if let Some(address) = address {
-            let attempts = self.addresses.get_with(address.to_owned(), Arc::default);
+            let attempts = self.addresses.get_with(network(address), Arc::default);
             attempts.lock().admit(self.config.address_attempts, &self.config, now).map_err(refuse)?;
         }
         let attempts = self.accounts.get_with(account.to_owned(), Arc::default);
@@ -126,13 +158,13 @@ impl Throttle {
     /// The password was right: the account's failures are forgotten, and this one was none of the address's.
     pub fn succeeded(&self, account: &str, address: Option<&str>) {
         self.accounts.invalidate(account);
-        self.take_back(&self.addresses, address);
+        self.take_back(&self.addresses, address.map(network).as_deref());
     }
 
     /// Nobody found out whether the password was right.
     pub fn undecided(&self, account: &str, address: Option<&str>) {
         self.take_back(&self.accounts, Some(account));
-        self.take_back(&self.addresses, address);
+        self.take_back(&self.addresses, address.map(network).as_deref());
     }
 
     fn take_back(&self, cache: &Cache<String, Arc<Mutex<Attempts>>>, key: Option<&str>) {
@@ -196,5 +228,16 @@ mod tests {
         }
         assert!(throttle.admit("f", Some("192.0.2.1"), SECOND).is_err());
         throttle.admit("f", Some("192.0.2.2"), SECOND).expect("another address is free");
+    }
+
+    #[test]
+    fn addresses_of_one_network_of_ipv6_are_one() {
+        let throttle = throttle();
+        for n in 0..5 {
+            throttle.admit(&format!("u{n}"), Some(&format!("2001:db8:0:1::{n}")), SECOND).expect("free attempts");
+        }
+        assert!(throttle.admit("v", Some("2001:db8:0:1:ffff::9"), SECOND).is_err());
+        throttle.admit("v", Some("2001:db8:0:2::9"), SECOND).expect("another network is free");
+        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
     }
 }

@@ -1,6 +1,7 @@
 //! The audit: what every service's log has of changes, merged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use futures::future::join_all;
 use sensormesh_mesh::{Channel, Mesh};
@@ -8,6 +9,10 @@ use sensormesh_proto::edge::v1::{ListAuditRequest, ListAuditResponse};
 use sensormesh_proto::mesh::v1::mesh_service_client::MeshServiceClient;
 use sensormesh_proto::mesh::v1::{AuditEntry, ListAuditEntriesRequest};
 use sensormesh_types::{Code, Error, Result, page};
+use tokio::time::timeout;
+
+/// How long one service may take; without it, what the others have is told.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Up to where each service's log was told: the sequence number of the last entry; 0 = to its end.
 type Places = BTreeMap<String, u64>;
@@ -33,8 +38,9 @@ pub async fn list(
         let page_size = i32::try_from(size).unwrap_or(i32::MAX);
         let request = ListAuditEntriesRequest { page_size, before_seq, ..Default::default() };
         let mut client: MeshServiceClient<Channel> = mesh.client_of(service)?;
-        let answer = client.list_audit_entries(request).await.map_err(Error::from)?;
-        Ok::<_, Error>(answer.into_inner().entries)
+        let late = |_| Error::new(Code::Timeout, "LATE", format!("{service} does not answer"));
+        let answer = timeout(PATIENCE, client.list_audit_entries(request)).await.map_err(late)?;
+        Ok::<_, Error>(answer.map_err(Error::from)?.into_inner().entries)
     });
     let asked = join_all(asked).await;
     let (mut answer, mut told) = (ListAuditResponse::default(), Vec::new());
@@ -48,33 +54,41 @@ pub async fn list(
         }
     }
     answer.entries = merge(told, size as usize, &mut places);
+    if answer.entries.is_empty() && !answer.missing_services.is_empty() {
+        // a page without entries whose next is as empty: whoever reads to the end would never get there
+        let message = format!("only {} have more, and do not answer", answer.missing_services.join(", "));
+        return Err(Error::unavailable("AUDIT_INCOMPLETE", message, PATIENCE));
+    }
     if all.iter().any(|service| places.get(*service) != Some(&0)) {
         answer.next_page_token = page::token(&query, &write(&places));
     }
     Ok(answer)
 }
 
-/// The newest `size` of what services have told, each the newest first and `size` at most, and the places after them.
+/// The newest `size` of what services have told, each the newest first and `size` at most, and the places after them. Of each log
+/// a beginning is taken, whatever its clock did: what is told is always the newest that is left of its log.
 fn merge(told: Vec<(String, Vec<AuditEntry>)>, size: usize, places: &mut Places) -> Vec<AuditEntry> {
-    let whole: BTreeMap<String, usize> =
-        told.iter().map(|(service, entries)| (service.clone(), entries.len())).collect();
-    let mut all: Vec<(String, AuditEntry)> = told
-        .into_iter()
-        .flat_map(|(service, entries)| entries.into_iter().map(move |entry| (service.clone(), entry)))
-        .collect();
-    let at = |entry: &AuditEntry| entry.time.map_or((0, 0), |time| (time.seconds, time.nanos));
-    // stable: entries of one log stay as they are, also where its clock was set back
-    all.sort_by(|(_, a), (_, b)| at(b).cmp(&at(a)));
-    all.truncate(size);
-    for (service, count) in &whole {
-        let taken: Vec<u64> = all.iter().filter(|(name, _)| name == service).map(|(_, entry)| entry.seq).collect();
-        if taken.len() == *count && *count < size {
-            places.insert(service.clone(), 0);
-        } else if let Some(last) = taken.iter().min() {
-            places.insert(service.clone(), *last);
+    let mut merged: Vec<AuditEntry> = Vec::with_capacity(size);
+    let mut logs: Vec<(String, bool, VecDeque<AuditEntry>)> =
+        told.into_iter().map(|(service, entries)| (service, entries.len() < size, VecDeque::from(entries))).collect();
+    let newest = |(_, _, rest): &(String, bool, VecDeque<AuditEntry>)| {
+        rest.front().map(|entry| entry.time.map_or((0, 0), |time| (time.seconds, time.nanos)))
+    };
+    while merged.len() < size {
+        let Some((service, _, rest)) = logs.iter_mut().max_by_key(|log| newest(log)) else { break };
+        let Some(entry) = rest.pop_front() else { break };
+        places.insert(service.clone(), entry.seq);
+        merged.push(entry);
+    }
+    for (service, whole, rest) in logs {
+        match rest.front() {
+            None if whole => drop(places.insert(service, 0)),
+            None => {}
+            // nothing newer than this is told on a later page
+            Some(first) => drop(places.insert(service, first.seq + 1)),
         }
     }
-    all.into_iter().map(|(_, entry)| entry).collect()
+    merged
 }
 
 fn write(places: &Places) -> String {
@@ -134,6 +148,18 @@ mod tests {
             }
             assert_eq!(seen, [90, 85, 70, 65, 60, 50, 20, 1], "pages of {size}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_hides_nothing() {
+        let logs = [log("auth", &[(9, 50), (7, 70)]), log("devices", &[(2, 60), (1, 55)])];
+        let (mut places, mut seen) = (Places::new(), Vec::new());
+        for _ in 0..4 {
+            let told: Vec<_> = logs.iter().map(|log| tell(log, &places, 1)).collect();
+            seen.extend(merge(told, 1, &mut places).into_iter().map(|entry| (entry.service, entry.seq)));
+        }
+        let expected = [("devices", 2), ("devices", 1), ("auth", 9), ("auth", 7)];
+        assert_eq!(seen, expected.map(|(service, seq)| (service.to_owned(), seq)));
     }
 
     #[test]

@@ -142,7 +142,8 @@ async fn roles_are_given_by_admins(shape: Shape) {
 async fn a_program_writes_with_a_personal_token_and_the_audit_tells(shape: Shape) {
     let system = start(shape).await;
     let admin = system.admin().await.expect("token");
-    let body = json!({"name": "the roof", "role": "ROLE_OPERATOR", "days": 1});
+    let password = system.admin_password().expect("password");
+    let body = json!({"name": "the roof", "role": "ROLE_OPERATOR", "days": 1, "password": password});
     let (status, made) = system.post("/v1/personalTokens", &admin, &body).await.expect("answer");
     assert_eq!(status, 200, "{made}");
     let (secret, id) = (made["secret"].as_str().expect("a secret"), made["token"]["tokenId"].as_str().expect("an id"));

@@ -83,7 +83,8 @@ impl AuthService for Api {
         request: Request<proto::CreatePersonalTokenRequest>,
     ) -> Answer<proto::CreatePersonalTokenResponse> {
         let caller = caller(&request)?.clone();
-        Ok(Response::new(personal::create(&self.0, &caller, request.into_inner()).await?))
+        let asker = asker(&request, &caller);
+        Ok(Response::new(personal::create(&self.0, &caller, &asker, request.into_inner()).await?))
     }
 
     async fn list_personal_tokens(
@@ -209,11 +210,21 @@ fn asker<T>(request: &Request<T>, caller: &Caller) -> Asker {
 /// does not change the account.
 fn user_and_session(caller: &Caller) -> Result<(&str, &str)> {
     match &caller.principal {
+        Principal::User { id, session, .. } if !session.is_empty() => {
+            logged_in(caller)?;
+            Ok((id, session))
+        }
+        _ => Err(Error::precondition("NO_SESSION", "the call was not made with an access token")),
+    }
+}
+
+/// Refuses a program with a personal access token: what it did to accounts would outlive the token.
+fn logged_in(caller: &Caller) -> Result<()> {
+    match &caller.principal {
         Principal::User { session, .. } if crate::personal::is_id(session) => {
             Err(Error::precondition("LOG_IN", "a personal access token may not do this; log in"))
         }
-        Principal::User { id, session, .. } if !session.is_empty() => Ok((id, session)),
-        _ => Err(Error::precondition("NO_SESSION", "the call was not made with an access token")),
+        _ => Ok(()),
     }
 }
 

@@ -8,11 +8,12 @@ use sensormesh_proto::auth::v1 as proto;
 use sensormesh_store::Entry;
 use sensormesh_types::{Caller, Code, Error, Result, Role, Scope};
 
-use super::token::answer;
+use super::second_factor::{own, take};
+use super::token::{answer, confirm, confirmed};
 use super::{commit, keep, user_and_session};
 use crate::key::micros;
 use crate::personal::{MOST_TOKENS, PersonalToken, new_id, new_secret};
-use crate::session::digest;
+use crate::session::{Asker, digest};
 use crate::user::role_of;
 use crate::verification::Revocation;
 use crate::{Auth, db};
@@ -40,10 +41,18 @@ fn entry(kind: &str, token: &PersonalToken, caller: &Caller, actor: String) -> E
 pub(super) async fn create(
     auth: &Auth,
     caller: &Caller,
+    asker: &Asker,
     request: proto::CreatePersonalTokenRequest,
 ) -> Result<proto::CreatePersonalTokenResponse> {
     let (user_id, _) = user_and_session(caller)?;
+    // it lives longer than an access token that was stolen
+    let (owner, hash) = own(auth, caller).await?;
+    confirm(auth, &owner, hash, Secret::new(request.password), asker).await?;
     let mut tx = auth.store.tx(&caller.scope).await?;
+    if owner.totp_enabled && !take(auth, &mut tx, &owner, &request.otp).await? {
+        return Err(Error::invalid("otp", "is neither the app's code of this moment nor a recovery code"));
+    }
+    confirmed(auth, &owner, asker);
     // one after the other, so that the number is right
     let user = db::user::lock(&mut tx, caller.tenant(), user_id).await?;
     let user = user.ok_or_else(|| Error::not_found("user", user_id))?;
@@ -105,12 +114,17 @@ pub(super) async fn exchange(
     caller: &Caller,
     secret: &Secret<String>,
 ) -> Result<proto::CreateTokenResponse> {
-    let mut tx = auth.store.tx(&Scope::system()).await?;
     let now = auth.clock.now_micros();
+    // one that is made up costs no turn of those who write
+    let mut read = auth.store.read(&Scope::system()).await?;
+    db::personal::find(&mut read, digest(secret.reveal()), now).await?.ok_or_else(wrong)?;
+    drop(read);
+    let mut tx = auth.store.tx(&Scope::system()).await?;
     let token = db::personal::use_token(&mut tx, digest(secret.reveal()), now).await?.ok_or_else(wrong)?;
     let owner = db::user::find(&mut tx, &token.tenant, &token.user_id).await?;
     let user = owner.and_then(|(user, _)| token.narrow(user)).ok_or_else(wrong)?;
-    let answer = answer(auth, &user, &token.token_id, None, now)?;
+    let left = Duration::from_micros(u64::try_from(token.expire_time.saturating_sub(now)).unwrap_or(0));
+    let answer = answer(auth, &user, &token.token_id, None, now, auth.config.access_token_life.min(left))?;
     tx.append_for(
         token.tenant.clone(),
         entry("personal_token.used", &token, caller, format!("user:{}", user.username)),

@@ -7,11 +7,11 @@ use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::{Caller, Code, Error, Result, Scope};
 
-use super::{commit, revoke_user};
+use super::{commit_and, revoke_user};
 use crate::key::micros;
 use crate::session::{Asker, digest, new_reset_secret};
 use crate::user::{User, key_of};
-use crate::{Auth, db};
+use crate::{Auth, bootstrap, db};
 
 /// How long a secret is good.
 const LIFE: Duration = Duration::from_secs(15 * 60);
@@ -39,14 +39,16 @@ pub(super) async fn request(
 }
 
 async fn mail(auth: &Auth, caller: &Caller, username: &str) -> Result<()> {
-    let mut tx = auth.store.tx(&Scope::system()).await?;
-    let found = db::user::find_by_name(&mut tx, username).await?.map(|(user, _)| user);
+    let mut read = auth.store.read(&Scope::system()).await?;
+    let found = db::user::find_by_name(&mut read, username).await?.map(|(user, _)| user);
+    drop(read);
     let Some(user) = found.filter(|user| !user.disabled && !user.email.is_empty()) else {
         tracing::info!("a password reset was asked for, of nobody who can have one");
         return Ok(());
     };
     let secret = new_reset_secret();
     let expire_time = auth.clock.now_micros().saturating_add(micros(LIFE));
+    let mut tx = auth.store.tx(&Scope::system()).await?;
     db::reset::insert(&mut tx, &user, digest(secret.reveal()), expire_time).await?;
     let entry = db::user_entry("user.password_reset_requested", &user, &caller.actor(), &caller.traceparent);
     tx.append_for(user.tenant.clone(), entry);
@@ -62,12 +64,12 @@ pub(super) async fn reset(auth: &Auth, caller: &Caller, request: proto::ResetPas
     let (secret, password) = (Secret::new(request.secret), Secret::new(request.new_password));
     let wrong = || Error::new(Code::Forbidden, "RESET_INVALID", "the secret is unknown, used or older than 15 minutes");
     // one that is no good costs no hash
-    let mut tx = auth.store.tx(&Scope::system()).await?;
-    let taken = db::reset::take(&mut tx, digest(secret.reveal()), auth.clock.now_micros()).await?;
-    let (tenant, user_id) = taken.ok_or_else(wrong)?;
-    let (user, _) = db::user::find(&mut tx, &tenant, &user_id).await?.ok_or_else(wrong)?;
+    let mut read = auth.store.read(&Scope::system()).await?;
+    let found = db::reset::find(&mut read, digest(secret.reveal()), auth.clock.now_micros()).await?;
+    let (tenant, user_id) = found.ok_or_else(wrong)?;
+    let (user, _) = db::user::find(&mut read, &tenant, &user_id).await?.ok_or_else(wrong)?;
+    drop(read);
     // a password that is refused leaves the secret for a better one
-    tx.rollback().await?;
     let known = [user.username.clone(), user.display_name.clone()];
     let new_hash = auth.hash_chosen("new_password", password, known).await?;
 
@@ -92,5 +94,6 @@ async fn end_all(auth: &Auth, mut tx: sensormesh_store::Tx, caller: &Caller, use
     db::user::set_revoked_second(&mut tx, user, revocation.second()).await?;
     let actor = format!("user:{}", user.username);
     tx.append_for(user.tenant.clone(), db::user_entry("user.password_reset", user, &actor, &caller.traceparent));
-    commit(auth, tx, &[revocation]).await
+    let one_time = user.one_time.then(|| auth.config.bootstrap_password_file.clone()).flatten();
+    commit_and(auth, tx, &[revocation], move || one_time.iter().for_each(|file| bootstrap::forget_password(file))).await
 }

@@ -32,6 +32,9 @@ pub(super) async fn begin(
     request: proto::BeginTotpRequest,
 ) -> Result<proto::BeginTotpResponse> {
     let (user, hash) = own(auth, caller).await?;
+    if user.totp_enabled {
+        return Err(enabled());
+    }
     confirm(auth, &user, hash, Secret::new(request.password), asker).await?;
     confirmed(auth, &user, asker);
     let new = totp::new_secret();
@@ -56,7 +59,7 @@ pub(super) async fn enable(
         return Err(enabled());
     }
     let now = auth.clock.now_micros();
-    auth.throttle.admit(&user.username_key(), asker.address.as_deref(), now)?;
+    auth.codes.admit(&user.username_key(), asker.address.as_deref(), now)?;
     let mut tx = auth.store.tx(&caller.scope).await?;
     let secret = db::totp::secret(&mut tx, &user).await?;
     let secret = secret.ok_or_else(|| Error::precondition("TOTP_NOT_BEGUN", "begin a second factor first"))?;
@@ -70,7 +73,7 @@ pub(super) async fn enable(
     let changed = User { totp_enabled: true, ..user };
     tx.append(db::user_entry("user.totp_enabled", &changed, &caller.actor(), &caller.traceparent));
     commit(auth, tx, &[]).await?;
-    confirmed(auth, &changed, asker);
+    auth.codes.succeeded(&changed.username_key(), asker.address.as_deref());
     Ok(proto::EnableTotpResponse { recovery_codes: recovery.iter().map(|code| code.reveal().clone()).collect() })
 }
 
@@ -97,11 +100,18 @@ pub(super) async fn disable(
     Ok(())
 }
 
-/// Uses up a code or a recovery code of a user; false where it is neither, or was used before.
+/// Uses up a code or a recovery code of a user; false where it is neither, or was used before. Wrong ones are counted by
+/// themselves: a right password does not make them forgotten.
 pub(super) async fn take(auth: &Auth, tx: &mut Tx, user: &User, code: &str) -> Result<bool> {
+    let now = auth.clock.now_micros();
+    auth.codes.admit(&user.username_key(), None, now)?;
     let Some(secret) = db::totp::secret(tx, user).await? else { return Ok(false) };
-    match totp::step_of(&secret, code, auth.clock.now_micros() / SECOND)? {
-        Some(step) => db::totp::use_step(tx, user, step).await,
-        None => db::totp::use_recovery(tx, user, digest(code.trim())).await,
+    let right = match totp::step_of(&secret, code, now / SECOND)? {
+        Some(step) => db::totp::use_step(tx, user, step).await?,
+        None => db::totp::use_recovery(tx, user, digest(code.trim())).await?,
+    };
+    if right {
+        auth.codes.succeeded(&user.username_key(), None);
     }
+    Ok(right)
 }

@@ -1,5 +1,7 @@
 //! Logging in, staying in, getting out.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
@@ -92,7 +94,8 @@ async fn log_in(
     let refresh_token = new_refresh_token();
     db::session::insert(&mut tx, &session, digest(refresh_token.reveal())).await?;
     tx.append_for(user.tenant.clone(), session_entry("session.started", &session, &user, caller));
-    let answer = answer(auth, &user, &session.session_id, Some(&refresh_token), now)?;
+    let life = auth.config.access_token_life;
+    let answer = answer(auth, &user, &session.session_id, Some(&refresh_token), now, life)?;
     tx.commit().await?;
     Ok(answer)
 }
@@ -140,7 +143,8 @@ async fn refresh(
     let refresh_token = new_refresh_token();
     db::session::insert_token(&mut tx, &session, digest(refresh_token.reveal())).await?;
     tx.append_for(user.tenant.clone(), session_entry("session.refreshed", &session, &user, caller));
-    let answer = answer(auth, &user, &session.session_id, Some(&refresh_token), now)?;
+    let life = auth.config.access_token_life;
+    let answer = answer(auth, &user, &session.session_id, Some(&refresh_token), now, life)?;
     tx.commit().await?;
     Ok(answer)
 }
@@ -151,8 +155,8 @@ pub(super) fn answer(
     session_id: &str,
     refresh_token: Option<&Secret<String>>,
     now: i64,
+    life: Duration,
 ) -> Result<proto::CreateTokenResponse> {
-    let life = auth.config.access_token_life;
     Ok(proto::CreateTokenResponse {
         access_token: auth.ring.read().sign(user, session_id, now, life)?,
         refresh_token: refresh_token.map(|token| token.reveal().clone()).unwrap_or_default(),

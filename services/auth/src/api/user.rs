@@ -99,6 +99,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateUserRequest) -> Result<proto::User> {
+    logged_in(caller)?;
     let brought = request.user.ok_or_else(|| Error::invalid("user", "is required"))?;
     let fields = user::fields(request.update_mask.as_ref(), &brought)?;
     let mut tx = auth.store.tx(&caller.scope).await?;
@@ -119,6 +120,10 @@ pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateU
         db::session::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
         db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
     }
+    if changed.disabled || changed.email != user.email {
+        // one that was mailed is not for whoever has the account, or the address, from now on
+        db::reset::delete(&mut tx, &user).await?;
+    }
     if user.exceeds(&changed) {
         let revocation = revoke_user(auth, &mut tx, caller, &user).await?;
         changed.revoked_second = revocation.second();
@@ -131,6 +136,7 @@ pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateU
 }
 
 pub(super) async fn delete(auth: &Auth, caller: &Caller, user_id: &str) -> Result<()> {
+    logged_in(caller)?;
     let mut tx = auth.store.tx(&caller.scope).await?;
     let governors = db::user::lock_governors(&mut tx, caller.tenant(), user_id).await?;
     let found = db::user::find(&mut tx, caller.tenant(), user_id).await?;
@@ -160,6 +166,7 @@ pub(super) async fn invite(
     caller: &Caller,
     request: proto::CreateInvitationRequest,
 ) -> Result<proto::CreateInvitationResponse> {
+    logged_in(caller)?;
     let role = user::role_of(request.role, "role")?;
     let sites = caller.scope.sites().to_vec();
     may_grant(caller, role, &sites)?;

@@ -49,6 +49,13 @@ pub async fn insert(tx: &mut Tx, token: &PersonalToken, token_hash: [u8; 32]) ->
     Ok(())
 }
 
+/// A token that has not ended.
+pub async fn find(read: &mut Read, token_hash: [u8; 32], now: i64) -> Result<Option<PersonalToken>> {
+    let query =
+        read.query(concat!("SELECT ", columns!(), " FROM personal_token WHERE token_hash = $1 AND expire_time > $2"));
+    query.bind(token_hash).bind(now).fetch_optional().await?.as_ref().map(read_token).transpose()
+}
+
 /// Notes the use of a token that has not ended, and reads it.
 pub async fn use_token(tx: &mut Tx, token_hash: [u8; 32], now: i64) -> Result<Option<PersonalToken>> {
     let query = tx.query(concat!(

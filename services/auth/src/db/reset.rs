@@ -1,6 +1,6 @@
 //! Secrets that a user who has forgotten the password may set another one with, once.
 
-use sensormesh_store::Tx;
+use sensormesh_store::{Read, Tx};
 use sensormesh_types::Result;
 
 use crate::user::User;
@@ -16,6 +16,13 @@ pub async fn insert(tx: &mut Tx, user: &User, secret_hash: [u8; 32], expire_time
         .execute()
         .await?;
     Ok(())
+}
+
+/// Whose secret this is, while it is good: the tenant and id of its user.
+pub async fn find(read: &mut Read, secret_hash: [u8; 32], now: i64) -> Result<Option<(String, String)>> {
+    let query = read.query("SELECT tenant, user_id FROM password_reset WHERE secret_hash = $1 AND expire_time > $2");
+    let Some(row) = query.bind(secret_hash).bind(now).fetch_optional().await? else { return Ok(None) };
+    Ok(Some((row.get("tenant")?, row.get("user_id")?)))
 }
 
 /// Uses up a secret that is still good: the tenant and id of its user. Of several uses at once, one gets it.

@@ -149,6 +149,8 @@ pub async fn set_password(tx: &mut Tx, user: &User, old: &str, new: &str) -> Res
         .bind(old)
         .execute()
         .await?;
+    // what was mailed for the old one is not for the new one
+    super::reset::delete(tx, user).await?;
     Ok(done == 1)
 }
 

@@ -61,6 +61,7 @@ on_both_engines!(
     reset::without_mail_nobody_is_told_that_it_comes,
     second_factor::a_log_in_needs_a_code_once_the_app_has_shown_one,
     second_factor::codes_cannot_be_tried_without_end,
+    second_factor::a_right_password_makes_wrong_codes_not_forgotten,
     second_factor::the_operator_helps_who_is_locked_out,
     verification::tokens_are_verified_with_the_published_keys,
     verification::the_next_key_is_published_before_the_last_one_ends,

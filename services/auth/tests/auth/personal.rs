@@ -41,7 +41,7 @@ async fn exchange(system: &System, secret: &str) -> Result<proto::CreateTokenRes
 }
 
 fn named(name: &str) -> proto::CreatePersonalTokenRequest {
-    proto::CreatePersonalTokenRequest { name: name.to_owned(), ..Default::default() }
+    proto::CreatePersonalTokenRequest { name: name.to_owned(), password: PASSWORD.to_owned(), ..Default::default() }
 }
 
 pub async fn a_program_acts_for_a_user_until_its_token_ends(engine: Engine) {
@@ -80,7 +80,8 @@ pub async fn a_program_acts_for_a_user_until_its_token_ends(engine: Engine) {
     let short = create(&system, &ada, proto::CreatePersonalTokenRequest { days: 1, ..named("short") }).await;
     let short = short.expect("made").secret;
     system.advance(DAY - Duration::from_secs(1));
-    exchange(&system, &short).await.expect("the last second");
+    let last = exchange(&system, &short).await.expect("the last second");
+    assert_eq!(last.expires_in, 1, "no longer than what it was made from");
     system.advance(Duration::from_secs(1));
     assert_eq!(exchange(&system, &short).await.expect_err("over").message(), unknown.message());
     // the log has each step, and no secret
@@ -124,6 +125,9 @@ pub async fn a_token_does_not_change_the_account(engine: Engine) {
     let ada = system.log_in("ada", PASSWORD).await.expect("logged in").access_token;
     let secret = create(&system, &ada, named("a program")).await.expect("made").secret;
     let program = exchange(&system, &secret).await.expect("exchanged").access_token;
+    let stolen = proto::CreatePersonalTokenRequest { password: "not it".into(), ..named("stolen") };
+    let refused = create(&system, &ada, stolen).await.expect_err("an access token alone is not enough");
+    assert_eq!(refused.reason(), "WRONG_PASSWORD");
     let refused = create(&system, &program, named("another")).await.expect_err("not by itself");
     assert_eq!((refused.code(), refused.reason()), (Code::Precondition, "LOG_IN"));
     let mut client = system.client();
@@ -133,6 +137,22 @@ pub async fn a_token_does_not_change_the_account(engine: Engine) {
     assert_eq!(refused.reason(), "LOG_IN");
     let request = proto::LogoutRequest { all_sessions: true };
     let refused = answer(as_user(&program, client.logout(request)).await).expect_err("nor ends sessions");
+    assert_eq!(refused.reason(), "LOG_IN");
+    // an administrator's neither: what it did to accounts would outlive it
+    let password = system.admin_password();
+    let root = system.log_in("admin", &password).await.expect("admin").access_token;
+    let request = proto::CreatePersonalTokenRequest { role: 3, password, ..named("robot") };
+    let secret = create(&system, &root, request).await.expect("made").secret;
+    let robot = exchange(&system, &secret).await.expect("exchanged").access_token;
+    let user_id = system.verify(&ada).await.expect("genuine").user_id;
+    let other = proto::User { user_id: user_id.clone(), email: "mallory@example.org".into(), ..Default::default() };
+    let refused = system.update(&robot, other, &["email"]).await.expect_err("no address");
+    assert_eq!(refused.reason(), "LOG_IN");
+    let request = proto::DeleteUserRequest { user_id };
+    let refused = answer(as_user(&robot, client.delete_user(request)).await).expect_err("no deletion");
+    assert_eq!(refused.reason(), "LOG_IN");
+    let request = proto::CreateInvitationRequest { role: 3, ..Default::default() };
+    let refused = answer(as_user(&robot, client.create_invitation(request)).await).expect_err("no invitation");
     assert_eq!(refused.reason(), "LOG_IN");
     for number in 1..100 {
         create(&system, &ada, named(&format!("n{number}"))).await.expect("a hundred in all");

@@ -64,7 +64,8 @@ pub async fn what_was_mailed_sets_another_password_once(engine: Engine) {
     register(&system, "bob", "").await;
     let before = system.log_in("ada", PASSWORD).await.expect("logged in");
     let mut client = system.client();
-    let program = proto::CreatePersonalTokenRequest { name: "a program".into(), ..Default::default() };
+    let program =
+        proto::CreatePersonalTokenRequest { name: "a program".into(), password: PASSWORD.into(), ..Default::default() };
     let program =
         answer(as_user(&before.access_token, client.create_personal_token(program)).await).expect("made").secret;
 

@@ -119,6 +119,25 @@ pub async fn codes_cannot_be_tried_without_end(engine: Engine) {
     assert_eq!(through.reason(), "LOGIN_THROTTLED");
 }
 
+pub async fn a_right_password_makes_wrong_codes_not_forgotten(engine: Engine) {
+    let system = System::start(engine, cheap()).await;
+    system.register("ada", "").await.expect("registered");
+    let token = system.log_in("ada", PASSWORD).await.expect("logged in").access_token;
+    let ada = app(&begin(&system, &token, PASSWORD).await.expect("begun"));
+    enable(&system, &token, &code(&ada, &system)).await.expect("enabled");
+    system.advance(Duration::from_secs(60));
+    let weak = || proto::ChangePasswordRequest { old_password: PASSWORD.into(), new_password: "ada12345".into() };
+    for _ in 0..5 {
+        assert_eq!(log_in(&system, "000000").await.expect_err("a guess").reason(), "OTP_INVALID");
+        let refused = answer(as_user(&token, system.client().change_password(weak())).await);
+        assert_eq!(refused.expect_err("weak").code(), Code::Invalid, "the old one was right");
+        assert_eq!(begin(&system, &token, PASSWORD).await.expect_err("there is one").reason(), "TOTP_ENABLED");
+    }
+    assert_eq!(log_in(&system, "000000").await.expect_err("too many").reason(), "LOGIN_THROTTLED");
+    system.advance(Duration::from_secs(30));
+    log_in(&system, &code(&ada, &system)).await.expect("waited, and right");
+}
+
 pub async fn the_operator_helps_who_is_locked_out(engine: Engine) {
     let system = System::start(engine, cheap()).await;
     system.register("ada", "").await.expect("registered");

@@ -29,6 +29,7 @@ export default {
 
     await page.getByRole("button", { name: "New token" }).click();
     await page.getByLabel("Name").fill("nightly report");
+    await page.getByLabel("Your password").fill(system.password);
     await page.getByRole("button", { name: "Make it" }).click();
     const token = (await page.locator("pre.secret").textContent()).trim();
     await page.getByRole("button", { name: "I have kept it" }).click();
