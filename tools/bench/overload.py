@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from .system import PROGRAM, System, memory
+from .system import PROGRAM, System, cpu_seconds, memory
 from .table import Row
 
 # Rows of one call: what a device sends that keeps its readings for a while.
@@ -41,8 +41,10 @@ def overload(seconds: float) -> list[Row]:
         with Watch(system) as watch:
             more = ["--give-up", "--rate", str(TIMES * peaks[0]), "--history", str(senders)]
             too_much = Load(system, theirs, seconds, OPEN, *more)
+            busy = [cpu_seconds(pid) for pid in (system.pid, too_much.process.pid)]
             time.sleep(seconds)
             end = time.time()
+            busy = [(cpu_seconds(pid) - b) / seconds for pid, b in zip((system.pid, too_much.process.pid), busy)]
             after = median_of_seconds(calm(system, theirs, peaks[0]), end)
             found = too_much.finish()
         peaks.append(Load(system, theirs, part, CLOSED).finish()["per_second"])
@@ -50,7 +52,7 @@ def overload(seconds: float) -> list[Row]:
     offered = (found["batches"] + found["refused"]) * BATCH / found["seconds"]
     slow = [second for second, median in after.items() if second >= 0 and median > NORMAL * normal]
     recovery = max(slow, default=-1) + 1
-    detail = {"peaks": peaks, "sent": offered, "found": found, "normal_us": normal, "after_us": after}
+    detail = {"peaks": peaks, "sent": offered, "found": found, "busy": busy, "normal_us": normal, "after_us": after}
     without = found["refused_without_hint"]
     hinted = Row("refused without when to try again", f"{without}", f"of {found['refused']}", [float(without)], must=0)
     return [

@@ -41,7 +41,7 @@ pub use server::{Listeners, Running, serve};
 pub use service::{Condition, Service, Task};
 pub use shutdown::Shutdown;
 pub use streaming::{Sender, Streaming, produce, stream};
-pub use token::{Claims, Verifier};
+pub use token::{Bearer, Claims, Verifier};
 
 use sensormesh_types::{Caller, Error, Result};
 

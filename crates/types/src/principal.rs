@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,10 @@ pub enum Principal {
     Bridge {
         /// The bridge's id.
         id: String,
+        /// What the ids of the devices begin with that it speaks for; none = every device of its site.
+        prefixes: Arc<[String]>,
+        /// It may bring devices into being.
+        may_register: bool,
     },
     /// Another service of the mesh, on its own behalf.
     Service {
@@ -101,7 +106,7 @@ impl Principal {
             Principal::Anonymous => "anonymous".to_owned(),
             Principal::User { name, .. } => format!("user:{name}"),
             Principal::Device { id } => format!("device:{id}"),
-            Principal::Bridge { id } => format!("bridge:{id}"),
+            Principal::Bridge { id, .. } => format!("bridge:{id}"),
             Principal::Service { name } => format!("service:{name}"),
         }
     }

@@ -152,6 +152,7 @@ impl Delivery {
                 sensors: chunk.iter().map(|sensor| source::registration(sensor, self.room, self.interval)).collect(),
                 devices: vec![self.device.clone()],
                 tenant: self.connection.tenant.clone(),
+                bridge_id: String::new(),
             };
             self.devices.clone().ensure_sensors(request).await?;
             let ids: Vec<String> = chunk.iter().map(|sensor| sensor.id.clone()).collect();

@@ -6,6 +6,7 @@ use sensormesh_proto::devices::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
 use sensormesh_types::{Error, Result, Scope, time};
 
+use crate::credential::{Holder, Subject};
 use crate::rules::{self, Stamp};
 
 /// Fields of a device that an update may take.
@@ -17,6 +18,8 @@ const FIXED: &[&str] = &["device_id", "origin", "create_time", "update_time", "e
 pub const MANUAL: &str = "manual";
 /// How a device comes here when a sensor of it is registered first.
 pub const INGEST: &str = "ingest";
+/// How a device comes here that used a claim code.
+pub const CLAIM: &str = "claim";
 
 /// Something that carries sensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +75,12 @@ impl Device {
             update_time: Some(time::from_micros(self.stamp.update_time)),
             etag: self.stamp.etag(),
         }
+    }
+
+    /// What its credentials allow.
+    pub fn holder(&self) -> Holder {
+        let subject = Subject::Device(self.device_id.clone());
+        Holder { subject, site: self.site.clone(), prefixes: Vec::new(), may_register: false }
     }
 
     /// The device after an update, without its new stamp.

@@ -6,6 +6,8 @@
 //! working when this service is down.
 
 mod api;
+mod bridge;
+mod credential;
 mod db;
 mod device;
 mod profile;
@@ -14,6 +16,7 @@ mod rules;
 mod sensor;
 
 use sensormesh_mesh::{Mesh, Service};
+use sensormesh_proto::devices::v1::credentials_service_server::CredentialsServiceServer;
 use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_store::{Migration, Store};
 use sensormesh_types::Result;
@@ -25,6 +28,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "quality tests", sql: include_str!("../migrations/0002_quality_tests.sql") },
     Migration { version: 3, name: "retention", sql: include_str!("../migrations/0003_retention.sql") },
     Migration { version: 4, name: "decimals", sql: include_str!("../migrations/0004_decimals.sql") },
+    Migration { version: 5, name: "credentials", sql: include_str!("../migrations/0005_credential.sql") },
 ];
 
 /// This service has nothing to configure yet.
@@ -35,5 +39,7 @@ pub struct Config {}
 /// Makes the service.
 pub async fn start(_config: Config, mesh: &Mesh, store: Store) -> Result<Service> {
     let api = api::Api { store: store.clone(), clock: mesh.clock().clone() };
-    Ok(Service::new("devices").grpc(DevicesServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER)))
+    let credentials = CredentialsServiceServer::new(api::Credentials(api.clone()));
+    let devices = DevicesServiceServer::new(api).max_encoding_message_size(sensormesh_mesh::ANSWER);
+    Ok(Service::new("devices").grpc(devices).grpc(credentials.max_encoding_message_size(sensormesh_mesh::ANSWER)))
 }

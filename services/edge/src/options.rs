@@ -17,6 +17,8 @@ pub struct Policy {
     pub public: bool,
     /// The least role of a user who may call; `None` = no user may, unless it is public.
     pub min_role: Option<Role>,
+    /// Callable with the credential of a device or a bridge.
+    pub devices: bool,
     /// Default and cap of a call; for a stream its greatest age.
     pub deadline: Duration,
     /// Units of the caller's rate limit.
@@ -50,12 +52,13 @@ pub fn policy(pool: &DescriptorPool, method: &MethodDescriptor) -> Policy {
     let stream = method.is_client_streaming() || method.is_server_streaming();
     let deadline = if stream { STREAM } else { UNARY };
     let Some(policy) = extension(pool, method, "sensormesh.options.v1.policy") else {
-        return Policy { public: false, min_role: None, deadline, cost: 1, spool: false };
+        return Policy { public: false, min_role: None, devices: false, deadline, cost: 1, spool: false };
     };
     let number = |name: &str| field(&policy, name);
     Policy {
         public: number("public").and_then(|v| v.as_bool()).unwrap_or_default(),
         min_role: number("min_role").and_then(|v| v.as_enum_number()).and_then(Role::from_i32),
+        devices: number("devices").and_then(|v| v.as_bool()).unwrap_or_default(),
         deadline: message(&policy, "deadline").and_then(|d| duration(&d)).unwrap_or(deadline),
         cost: number("cost").and_then(|v| v.as_u32()).unwrap_or_default().max(1),
         spool: number("spool").and_then(|v| v.as_bool()).unwrap_or_default(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use sensormesh_mesh::server::bearer;
-use sensormesh_mesh::{Claims, Context, Network, PeerAddr, Verifier};
+use sensormesh_mesh::token::Machine;
+use sensormesh_mesh::{Bearer, Claims, Context, Network, PeerAddr, Verifier};
 use sensormesh_observability::trace::TraceParent;
 use sensormesh_types::{Code, Error, Result, random};
 
@@ -42,6 +43,8 @@ pub enum Standing {
     Anonymous,
     /// A verified token.
     User(String, Arc<Claims>),
+    /// A device's or a bridge's credential.
+    Machine(String, Arc<Machine>),
     /// A token that cannot be verified here at present; the service decides.
     Unverified(String),
 }
@@ -68,6 +71,7 @@ impl Visitor {
     pub fn payer(&self) -> Payer {
         match &self.standing {
             Standing::User(_, claims) => Payer::User(format!("{}/{}", claims.tenant, claims.sub)),
+            Standing::Machine(_, machine) => Payer::User(format!("{}/{}", machine.tenant, machine.principal().actor())),
             _ => self.address(),
         }
     }
@@ -81,6 +85,7 @@ impl Visitor {
     pub fn principal(&self) -> String {
         match &self.standing {
             Standing::User(_, claims) => claims.principal().actor(),
+            Standing::Machine(_, machine) => machine.principal().actor(),
             Standing::Unverified(_) => "unverified".to_owned(),
             Standing::Anonymous => "anonymous".to_owned(),
         }
@@ -89,7 +94,9 @@ impl Visitor {
     /// What a call made for the request carries with it.
     pub fn context(&self) -> Context {
         let authorization = match &self.standing {
-            Standing::User(authorization, _) | Standing::Unverified(authorization) => Some(authorization.clone()),
+            Standing::User(authorization, _)
+            | Standing::Machine(authorization, _)
+            | Standing::Unverified(authorization) => Some(authorization.clone()),
             Standing::Anonymous => None,
         };
         Context {
@@ -122,7 +129,7 @@ impl Standing {
     ///
     /// A token that is no good does not keep anybody from a public method: a browser with an old token must be able to
     /// log in.
-    pub fn of(verifier: &Verifier, headers: &HeaderMap, ticket: Option<&str>, public: bool) -> Result<Self> {
+    pub fn of(verifier: &Verifier, headers: &HeaderMap, ticket: Option<&str>, policy: &Policy) -> Result<Self> {
         let token = match ticket {
             Some(authorization) => Ok(authorization.split_once(' ').map(|(_, token)| token)),
             None => bearer(headers),
@@ -130,14 +137,19 @@ impl Standing {
         let verified = token.and_then(|token| {
             let Some(token) = token else { return Ok(Standing::Anonymous) };
             let authorization = format!("Bearer {token}");
-            match verifier.verify(token) {
-                Ok(claims) => Ok(Standing::User(authorization, claims)),
+            if Bearer::is_machines(token) && !policy.devices {
+                let message = "the credential of a device or a bridge is for sending readings only";
+                return Err(Error::forbidden(message));
+            }
+            match verifier.bearer(token, None) {
+                Ok(Bearer::User(claims)) => Ok(Standing::User(authorization, claims)),
+                Ok(Bearer::Machine(machine)) => Ok(Standing::Machine(authorization, machine)),
                 Err(error) if error.code() == Code::Unavailable => Ok(Standing::Unverified(authorization)),
                 Err(error) => Err(error),
             }
         });
         match verified {
-            Err(_) if public => Ok(Standing::Anonymous),
+            Err(_) if policy.public => Ok(Standing::Anonymous),
             verified => verified,
         }
     }
@@ -148,6 +160,8 @@ impl Standing {
             _ if policy.public => Ok(()),
             Standing::Anonymous => Err(Error::unauthenticated("a token is needed; log in first")),
             Standing::Unverified(_) => Ok(()),
+            Standing::Machine(..) if policy.devices => Ok(()),
+            Standing::Machine(..) => Err(Error::forbidden("no device may do this")),
             Standing::User(_, claims) if policy.admits(claims.role) => Ok(()),
             Standing::User(_, claims) => Err(match policy.min_role {
                 Some(least) => Error::forbidden(format!("the role {} may not do this; it takes {least}", claims.role)),
@@ -201,14 +215,29 @@ mod tests {
         }
     }
 
+    fn policy() -> Policy {
+        let deadline = std::time::Duration::ZERO;
+        Policy { public: false, min_role: None, devices: false, deadline, cost: 1, spool: false }
+    }
+
+    #[test]
+    fn the_token_of_a_device_is_looked_at_for_what_devices_may_do_only() {
+        let verifier = Verifier::new(Clock::system());
+        let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, "Bearer smd_a_b".parse().expect("value"))]);
+        let of = |policy: &Policy| Standing::of(&verifier, &headers, None, policy);
+        assert_eq!(of(&policy()).expect_err("not for devices").code(), Code::Forbidden);
+        assert!(matches!(of(&Policy { public: true, ..policy() }), Ok(Standing::Anonymous)));
+        // nothing is known of any: the service decides
+        assert!(matches!(of(&Policy { devices: true, ..policy() }), Ok(Standing::Unverified(_))));
+    }
+
     #[test]
     fn a_bad_token_matters_only_where_a_token_is_needed() {
         let verifier = Verifier::new(Clock::system());
         let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, "Basic x".parse().expect("value"))]);
-        assert!(Standing::of(&verifier, &headers, None, false).is_err());
-        assert!(matches!(Standing::of(&verifier, &headers, None, true), Ok(Standing::Anonymous)));
-        let policy =
-            |public, min_role| Policy { public, min_role, deadline: std::time::Duration::ZERO, cost: 1, spool: false };
+        let policy = |public, min_role| Policy { public, min_role, ..policy() };
+        assert!(Standing::of(&verifier, &headers, None, &policy(false, None)).is_err());
+        assert!(matches!(Standing::of(&verifier, &headers, None, &policy(true, None)), Ok(Standing::Anonymous)));
         assert!(Standing::Anonymous.admit(&policy(true, None)).is_ok());
         let error = Standing::Anonymous.admit(&policy(false, Some(sensormesh_types::Role::Viewer))).expect_err("401");
         assert_eq!(error.code(), Code::Unauthenticated);

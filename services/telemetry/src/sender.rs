@@ -31,8 +31,28 @@ pub struct Sender {
     /// When the edge received the readings, microseconds since the Unix epoch, where it kept them for a while.
     pub accepted_time: Option<i64>,
     scope: Scope,
-    /// The device it is, if it is one: it speaks for itself only.
-    device: Option<String>,
+    kind: Kind,
+}
+
+/// What of its scope a sender speaks for.
+#[derive(Clone, Debug)]
+enum Kind {
+    /// A user or a service: all of it.
+    Any,
+    /// A device: itself.
+    Device(String),
+    /// A bridge: the devices whose ids begin so, or all.
+    Bridge { id: String, prefixes: Arc<[String]>, may_register: bool },
+}
+
+/// What a sender's reading of an unknown sensor leads to.
+enum Unknown {
+    /// It is registered; `later` = also by ourselves where `devices` cannot be asked now: for a bridge `devices` has to count.
+    Register { later: bool },
+    /// It is kept aside.
+    Aside,
+    /// It is refused.
+    Refused,
 }
 
 /// What is to be done with a sensor's readings.
@@ -52,12 +72,16 @@ pub enum Place {
 impl Sender {
     /// The sender of a call.
     pub fn of(caller: &Caller) -> Self {
-        let device = match &caller.principal {
-            Principal::Device { id } => Some(id.clone()),
-            _ => None,
+        let kind = match &caller.principal {
+            Principal::Device { id } => Kind::Device(id.clone()),
+            Principal::Bridge { id, prefixes, may_register } => {
+                let (id, prefixes) = (id.clone(), Arc::clone(prefixes));
+                Kind::Bridge { id, prefixes, may_register: *may_register }
+            }
+            Principal::User { .. } | Principal::Service { .. } | Principal::Anonymous => Kind::Any,
         };
         let (tenant, actor, scope) = (caller.tenant().into(), caller.actor(), caller.scope.clone());
-        Self { tenant, actor, accepted_time: caller.accepted_time, scope, device }
+        Self { tenant, actor, accepted_time: caller.accepted_time, scope, kind }
     }
 
     /// What a batch of the sender's is known by; `None` where it has no id.
@@ -66,22 +90,47 @@ impl Sender {
         Some(Name { tenant, sender, batch_id, door }).filter(|name| !name.batch_id.is_empty())
     }
 
-    /// Whether the sender is a device that speaks for itself only.
-    pub fn is_device(&self) -> bool {
-        self.device.is_some()
-    }
-
     /// Whether the sender may send a registered sensor's readings.
     pub fn may_send(&self, sensor: &Sensor) -> bool {
-        match &self.device {
-            Some(device) => *device == sensor.device,
-            None => self.scope.admits(&self.tenant, &sensor.site),
+        self.speaks_for(&sensor.device)
+            && (matches!(self.kind, Kind::Device(_)) || self.scope.admits(&self.tenant, &sensor.site))
+    }
+
+    fn speaks_for(&self, device_id: &str) -> bool {
+        match &self.kind {
+            Kind::Any => true,
+            Kind::Device(id) => id == device_id,
+            Kind::Bridge { prefixes, .. } => {
+                prefixes.is_empty() || prefixes.iter().any(|prefix| device_id.starts_with(prefix))
+            }
         }
     }
 
-    /// Whether the sender may bring sensors into being: whoever sees the whole tenant and is no device.
-    fn may_register(&self) -> bool {
-        self.device.is_none() && self.scope.sites().is_empty()
+    /// What is done with a sensor that is unknown. Whoever sees the whole tenant brings it into being, and a bridge what it
+    /// speaks for; the readings of a device, and of a bridge that may not, are kept aside until somebody registers it.
+    fn unknown(&self, sensor_id: &str) -> Unknown {
+        let device_id = sensor_id.split_once('.').map_or(sensor_id, |(device, _)| device);
+        match &self.kind {
+            Kind::Any if self.scope.sites().is_empty() => Unknown::Register { later: true },
+            Kind::Bridge { may_register: true, .. } if self.speaks_for(device_id) => Unknown::Register { later: false },
+            Kind::Bridge { .. } if self.speaks_for(device_id) => Unknown::Aside,
+            // which device carries it is for whoever registers it to say
+            Kind::Device(_) => Unknown::Aside,
+            Kind::Any | Kind::Bridge { .. } => Unknown::Refused,
+        }
+    }
+
+    /// Whether the sender is a device, which speaks for itself only.
+    pub fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::Device(_))
+    }
+
+    /// The bridge that it is; empty = none.
+    fn bridge(&self) -> &str {
+        match &self.kind {
+            Kind::Bridge { id, .. } => id,
+            Kind::Any | Kind::Device(_) => "",
+        }
     }
 }
 
@@ -95,12 +144,13 @@ impl Registry {
         mesh.client_as_service().map(Self)
     }
 
-    async fn ensure(&self, tenant: &str, ids: &[&str]) -> Result<Vec<devices::Sensor>> {
+    async fn ensure(&self, tenant: &str, bridge: &str, ids: &[&str]) -> Result<Vec<devices::Sensor>> {
         let sensor = |id: &&str| devices::Sensor { sensor_id: (*id).to_owned(), ..devices::Sensor::default() };
         let request = devices::EnsureSensorsRequest {
             sensors: ids.iter().map(sensor).collect(),
             devices: Vec::new(),
             tenant: tenant.to_owned(),
+            bridge_id: bridge.to_owned(),
         };
         let mut request = tonic::Request::new(request);
         request.set_timeout(Duration::from_secs(5));
@@ -135,24 +185,26 @@ pub async fn places<'a>(
                 }
             },
             _ if !is_sensor_id(id) => Place::Refused(Verdict::Invalid, words_for_id(id)),
-            found if sender.may_register() => {
-                // one that was deleted has its number already
-                let numbered = found.is_some_and(|found| found.series.is_some());
-                match if numbered { None } else { quota.take() } {
-                    Some(refused) => refused,
-                    None => {
-                        unknown.push(id);
-                        Place::Aside { register: true }
+            found => match sender.unknown(id) {
+                Unknown::Register { later } => {
+                    // one that was deleted has its number already
+                    let numbered = found.is_some_and(|found| found.series.is_some());
+                    match if numbered { None } else { quota.take() } {
+                        Some(refused) => refused,
+                        None => {
+                            unknown.push(id);
+                            Place::Aside { register: later }
+                        }
                     }
                 }
-            }
-            _ if sender.is_device() => Place::Aside { register: false },
-            _ => not_permitted(),
+                Unknown::Aside => Place::Aside { register: false },
+                Unknown::Refused => not_permitted(),
+            },
         };
         places.insert(id, place);
     }
     for some in unknown.chunks(AT_ONCE) {
-        match ensure(state, registry, &sender.tenant, some).await {
+        match ensure(state, registry, sender, some).await {
             Ok(()) => known.extend(some),
             Err(error)
                 if matches!(error.code(), Code::Invalid | Code::Precondition | Code::Exhausted)
@@ -160,10 +212,13 @@ pub async fn places<'a>(
             {
                 // one wrong id fails the call for all: ask for each alone
                 for id in some {
-                    match ensure(state, registry, &sender.tenant, &[*id]).await {
+                    match ensure(state, registry, sender, &[*id]).await {
                         Ok(()) => known.push(id),
                         Err(error) if error.code() == Code::Invalid => {
                             places.insert(id, Place::Refused(Verdict::Invalid, error.message().to_owned()));
+                        }
+                        Err(error) if error.code() == Code::Exhausted => {
+                            places.insert(id, Place::Refused(Verdict::Quota, error.message().to_owned()));
                         }
                         Err(error) => tracing::warn!(?error, sensor_id = id, "a sensor could not be registered"),
                     }
@@ -207,15 +262,26 @@ impl Quota<'_> {
     }
 }
 
-/// Registers sensors with `devices` and takes over what it says of them.
-pub async fn ensure(state: &State, registry: &Registry, tenant: &str, ids: &[&str]) -> Result<()> {
-    let sensors = registry.ensure(tenant, ids).await?;
+/// Registers a sender's sensors with `devices`.
+async fn ensure(state: &State, registry: &Registry, sender: &Sender, ids: &[&str]) -> Result<()> {
+    let sensors = registry.ensure(&sender.tenant, sender.bridge(), ids).await?;
+    take_over(state, &sender.tenant, &sensors).await
+}
+
+/// Registers sensors with `devices` for the tenant.
+pub async fn ensure_for(state: &State, registry: &Registry, tenant: &str, ids: &[&str]) -> Result<()> {
+    let sensors = registry.ensure(tenant, "", ids).await?;
+    take_over(state, tenant, &sensors).await
+}
+
+/// Takes over what `devices` says of sensors.
+async fn take_over(state: &State, tenant: &str, sensors: &[devices::Sensor]) -> Result<()> {
     let mut tx = state.databases.main.tx(&Scope::system()).await?;
-    for sensor in &sensors {
+    for sensor in sensors {
         db::sensor::insert_if_absent(&mut tx, &told(tenant, sensor)).await?;
     }
     let mut registered = Vec::with_capacity(sensors.len());
-    for sensor in &sensors {
+    for sensor in sensors {
         registered.extend(db::sensor::find(&mut tx, tenant, &sensor.sensor_id).await?);
     }
     tx.commit().await?;

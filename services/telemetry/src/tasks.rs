@@ -225,7 +225,7 @@ pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> 
             let known = || engine.catalog.find(tenant, sensor_id).is_some_and(|known| known.registered().is_some());
             if !known()
                 && *register
-                && let Err(error) = sender::ensure(&engine, &registry, tenant, &[sensor_id]).await
+                && let Err(error) = sender::ensure_for(&engine, &registry, tenant, &[sensor_id]).await
             {
                 tracing::debug!(?error, sensor_id, "a sensor still cannot be registered");
             }

@@ -14,21 +14,24 @@ use crate::ServerLimits;
 
 const OVERLOADED: &str = "OVERLOADED";
 
-/// Calls that wait for a place at most, and for how long: enough to smooth a burst, too little to build a queue.
-const WAITING: usize = 64;
-const WAIT: Duration = Duration::from_millis(50);
+/// Calls that wait in a row for a place at most, and for how long: enough to smooth a burst, too little to build a queue.
+const QUEUED: usize = 64;
+const QUEUE: Duration = Duration::from_millis(50);
 
-/// A refusal is told after about so long, as far as no more than so many wait: who is refused at once is back at once, and
-/// refusing small calls takes as long as a good part of serving them.
-const HELD: usize = 1024;
-const HOLD: Duration = Duration::from_millis(500);
+/// Who found none looks again now and then and is refused after about so long, as far as no more than so many wait: who is
+/// refused at once is back at once, and refusing small calls takes as long as a good part of serving them.
+const WAITING: usize = 1024;
+const WAIT: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// When to come back.
+const HINT: Duration = Duration::from_millis(500);
 
 /// The places of one service.
 pub(crate) struct Admission {
     calls: Arc<Calls>,
     streams: Arc<Semaphore>,
     waiting: AtomicUsize,
-    held: AtomicUsize,
     full: Counter,
     slow: Counter,
 }
@@ -153,7 +156,6 @@ impl Admission {
             calls: Arc::new(calls),
             streams: Arc::new(Semaphore::new(limits.streams as usize)),
             waiting: AtomicUsize::new(0),
-            held: AtomicUsize::new(0),
             full: metrics::shed(service, "concurrency"),
             slow: metrics::shed(service, "latency"),
         }
@@ -171,23 +173,40 @@ impl Admission {
         {
             return Ok(places);
         }
+        if let Some(places) = self.wait(method, stream).await {
+            return Ok(places);
+        }
+        let shed = if !stream && self.calls.limit.is_lowered() { &self.slow } else { &self.full };
+        shed.add(1);
+        Err(Error::exhausted(OVERLOADED, "too many calls at once; try again later", around(HINT)))
+    }
+
+    /// Waits for both places, first in a row with others, then by looking for them: those who come later may find them sooner.
+    async fn wait(&self, method: &Arc<Method>, stream: bool) -> Option<Places> {
+        let until = Instant::now() + around(WAIT);
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _leaving = Leaving(&self.waiting);
-        if before < WAITING && self.has_share(method, stream) {
+        if before >= WAITING {
+            return None;
+        }
+        if before < QUEUED && self.has_share(method, stream) {
             let both = async {
                 let place = Arc::clone(&method.places).acquire_owned().await?;
                 let process = Arc::clone(self.process(stream)).acquire_owned().await?;
                 Ok::<_, tokio::sync::AcquireError>((process, place))
             };
-            if let Ok(Ok((process, place))) = tokio::time::timeout(WAIT, both).await {
-                return Ok(self.places(process, place, method, stream, Instant::now()));
+            if let Ok(Ok((process, place))) = tokio::time::timeout(QUEUE, both).await {
+                return Some(self.places(process, place, method, stream, Instant::now()));
             }
         }
-        let shed = if !stream && self.calls.limit.is_lowered() { &self.slow } else { &self.full };
-        shed.add(1);
-        // those who were refused together do not come back together
-        let after = Duration::from_millis(500).mul_f64(0.5 + random::fraction());
-        Err(Error::exhausted(OVERLOADED, "too many calls at once; try again later", after))
+        while Instant::now() < until {
+            tokio::time::sleep(around(LOOK)).await;
+            let places = self.take(method, stream, Instant::now());
+            if places.is_some() {
+                return places;
+            }
+        }
+        None
     }
 
     fn process(&self, stream: bool) -> &Arc<Semaphore> {
@@ -225,18 +244,11 @@ impl Admission {
         });
         Places { process: Some(process), _method: place, judged }
     }
+}
 
-    /// Waits before a refusal of [`Admission::enter`] is told. Others are told at once.
-    pub(crate) async fn hold(&self, refusal: &Error) {
-        if refusal.reason() != OVERLOADED {
-            return;
-        }
-        let held = self.held.fetch_add(1, Ordering::Relaxed);
-        let _leaving = Leaving(&self.held);
-        if held < HELD {
-            tokio::time::sleep(HOLD.mul_f64(0.5 + random::fraction())).await;
-        }
-    }
+/// Half of it to one and a half: those who came together do not go on together.
+fn around(time: Duration) -> Duration {
+    time.mul_f64(0.5 + random::fraction())
 }
 
 struct Leaving<'a>(&'a AtomicUsize);
@@ -260,20 +272,31 @@ mod tests {
         let first = admission.enter(&method, false, now).await.expect("first");
         let _second = admission.enter(&method, false, now).await.expect("second");
         let refused = admission.enter(&method, false, now).await.err().expect("third");
+        assert!((WAIT / 2..WAIT * 2).contains(&now.elapsed()), "{:?}", now.elapsed());
         assert_eq!(refused.reason(), "OVERLOADED");
         assert!(refused.retry_after().is_some());
-        let began = tokio::time::Instant::now();
-        admission.hold(&Error::not_found("sensor", "a")).await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "only for want of places");
-        admission.hold(&refused).await;
-        assert!((HOLD / 2..HOLD * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
-        admission.held.store(HELD, Ordering::Relaxed);
-        let began = tokio::time::Instant::now();
-        admission.hold(&refused).await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "no more than so many wait");
+        admission.waiting.store(WAITING, Ordering::Relaxed);
+        let began = Instant::now();
+        admission.enter(&method, false, now).await.err().expect("no more than so many wait");
+        assert_eq!(began.elapsed(), Duration::ZERO);
         admission.enter(&method, true, now).await.expect("a stream is counted apart");
         drop(first);
         admission.enter(&method, false, now).await.expect("a place became free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_has_the_place_that_becomes_free() {
+        let limits = ServerLimits { calls: 1, ..ServerLimits::mesh() };
+        let admission = Arc::new(Admission::new("waiting-test", &limits));
+        let method = Method::new(8);
+        let first = admission.enter(&method, false, Instant::now()).await.expect("first");
+        let waiting = tokio::spawn({
+            let (admission, method) = (Arc::clone(&admission), Arc::clone(&method));
+            async move { admission.enter(&method, false, Instant::now()).await.map(drop) }
+        });
+        tokio::time::sleep(QUEUE + LOOK / 4).await;
+        drop(first);
+        waiting.await.expect("runs").expect("has the place");
     }
 
     /// Calls that begin together and are all answered after so long.

@@ -21,7 +21,7 @@ use tracing::Span;
 use super::admission::Places;
 use super::deadline::Deadline;
 use super::drain::{Call, Drain};
-use crate::{Claims, Context, Verifier, token};
+use crate::{Bearer, Context, Verifier, token};
 
 /// Measures one call and words its internal errors.
 pub(super) struct Meter {
@@ -119,7 +119,7 @@ pub(super) enum Early {
     Deadline,
     /// The server stops.
     Drain,
-    /// The caller's session was ended.
+    /// The caller's session, or its credential, was ended.
     Revoked,
 }
 
@@ -128,12 +128,12 @@ impl Early {
     pub(super) fn wait(
         deadline: Deadline,
         drain: &Drain,
-        user: Option<(Verifier, Arc<Claims>)>,
+        user: Option<(Verifier, Bearer)>,
     ) -> BoxFuture<'static, Early> {
         let ending = drain.ending.clone();
         let revoked = async move {
             match user {
-                Some((verifier, claims)) => verifier.until_revoked(&claims).await,
+                Some((verifier, bearer)) => verifier.until_revoked(&bearer).await,
                 None => std::future::pending().await,
             }
         };

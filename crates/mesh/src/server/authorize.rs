@@ -3,19 +3,19 @@
 use sensormesh_proto::Policy;
 use sensormesh_types::{DEFAULT_TENANT, Error, Principal, Result, Role, Scope};
 
-use crate::{Claims, Identity, OPERATOR};
+use crate::{Bearer, Identity, OPERATOR};
 
 /// Decides whether a call may be made, and as whom.
 ///
-/// A user's token decides by role, whichever authenticated peer forwards it. Without one the peer decides: the operator's
+/// A user's token decides by role, whichever authenticated peer forwards it; a device's or a bridge's by the contract. Without one the peer decides: the operator's
 /// certificate as a user with the role `platform_admin`, a service by the contract's list. A public method takes anybody.
-pub fn authorize(policy: &Policy, peer: Option<&Identity>, user: Option<&Claims>) -> Result<(Principal, Scope)> {
-    if let Some(user) = user {
-        return if policy.admits_role(user.role) {
-            Ok((user.principal(), user.scope()))
-        } else {
-            Err(too_little(policy, user.role))
-        };
+pub fn authorize(policy: &Policy, peer: Option<&Identity>, bearer: Option<&Bearer>) -> Result<(Principal, Scope)> {
+    match bearer {
+        Some(Bearer::User(user)) if policy.admits_role(user.role) => return Ok((user.principal(), user.scope())),
+        Some(Bearer::User(user)) => return Err(too_little(policy, user.role)),
+        Some(Bearer::Machine(machine)) if policy.devices => return Ok((machine.principal(), machine.scope())),
+        Some(Bearer::Machine(_)) => return Err(Error::forbidden("no device may do this")),
+        None => {}
     }
     let own = Scope::tenant_of(DEFAULT_TENANT);
     match peer {
@@ -52,6 +52,10 @@ fn too_little(policy: &Policy, role: Role) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::Claims;
+    use crate::token::machine::tests::{bridge, machine};
     use sensormesh_proto::METHODS;
     use sensormesh_types::Code;
 
@@ -83,7 +87,7 @@ mod tests {
             for role in ROLES {
                 let may = policy.public || policy.min_role.is_some_and(|least| role as i32 >= least as i32);
                 for peer in [None, Some(Identity::new("d", "n", "edge")), Some(Identity::new("d", "n", "stranger"))] {
-                    let decided = authorize(policy, peer.as_ref(), Some(&claims(role)));
+                    let decided = authorize(policy, peer.as_ref(), Some(&Bearer::User(Arc::new(claims(role)))));
                     assert_eq!(decided.is_ok(), may, "{} as {role}", method.path);
                     if let Ok((principal, scope)) = decided {
                         assert_eq!(principal.role(), Some(role));
@@ -113,6 +117,17 @@ mod tests {
             }
             let operator = authorize(policy, Some(&Identity::new("d", "n", OPERATOR)), None);
             assert_eq!(operator.is_ok(), policy.public || policy.min_role.is_some(), "{} by the operator", method.path);
+            for machine in [machine("smd_a_1", "north", None), bridge(&["gw-"])] {
+                let bearer = Bearer::Machine(Arc::new(machine));
+                let name = bearer.principal().actor();
+                for peer in [None, Some(Identity::new("d", "n", "edge")), Some(Identity::new("d", "n", OPERATOR))] {
+                    let decided = authorize(policy, peer.as_ref(), Some(&bearer));
+                    assert_eq!(decided.is_ok(), policy.devices, "{} by {name}", method.path);
+                    if let Ok((principal, _)) = decided {
+                        assert_eq!(principal.actor(), name);
+                    }
+                }
+            }
             let nobody = authorize(policy, None, None);
             assert_eq!(nobody.is_ok(), policy.public, "{} by nobody", method.path);
         }

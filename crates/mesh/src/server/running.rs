@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use sensormesh_proto::METHODS;
 use sensormesh_proto::mesh::v1::mesh_service_server::MeshServiceServer;
 use sensormesh_types::{Error, Result};
 use tokio::net::TcpListener;
@@ -25,6 +26,8 @@ const LIFE_LEFT: f64 = 0.45;
 
 /// The service that makes the tokens everybody else verifies.
 const AUTH: &str = "auth";
+/// The door for everybody outside.
+const EDGE: &str = "edge";
 
 /// The ports of a service, bound already. Without any it is reachable in its process only.
 #[derive(Debug, Default)]
@@ -153,6 +156,13 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
         let run = move |shutdown| Box::pin(token::follow(mesh.clone(), shutdown)) as _;
         all.push(Task { name: "follow keys and revocations", run: std::sync::Arc::new(run) });
     }
+    if service.name == EDGE || takes_machines(&names) {
+        let (of, to) = (mesh.clone(), mesh.clone());
+        let run = move |shutdown| Box::pin(token::follow_machines(of.clone(), shutdown)) as _;
+        all.push(Task { name: "follow credentials", run: std::sync::Arc::new(run) });
+        let run = move |shutdown| Box::pin(token::tell_uses(to.clone(), shutdown)) as _;
+        all.push(Task { name: "tell the use of credentials", run: std::sync::Arc::new(run) });
+    }
     for task in all {
         parts.spawn(tasks::run(service.name, task, health.clone(), drain.closing.clone()));
     }
@@ -163,6 +173,13 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
     parts.spawn(health.publish(reporter, published));
     let whole = tokio::spawn(until_stopped(drain, mesh.clone(), parts));
     Ok(Running { grpc, operations, whole })
+}
+
+/// Whether devices and bridges may call a method of these.
+fn takes_machines(services: &[&'static str]) -> bool {
+    let of =
+        |path: &str| services.iter().any(|service| path[1..].split_once('/').is_some_and(|(of, _)| of == *service));
+    METHODS.iter().any(|method| method.policy.devices && of(method.path))
 }
 
 async fn until_stopped(drain: Drain, mesh: Mesh, mut parts: JoinSet<()>) {

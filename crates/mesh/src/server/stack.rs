@@ -32,7 +32,7 @@ use super::answer::{self, Early, Ends, Held, Meter};
 use super::deadline::Deadline;
 use super::drain::Drain;
 use super::{authorize, whence};
-use crate::{Claims, Context, Mesh, ServerLimits};
+use crate::{Bearer, Context, Mesh, ServerLimits};
 
 /// How long a handler that changes something may go on after its caller gave up, so that its transaction ends by itself.
 const OVERRUN: Duration = Duration::from_secs(10);
@@ -158,7 +158,6 @@ impl Stack {
             Ok(call) => inner.run(target, call, Request::from_parts(parts, body), meter).instrument(span).await,
             Err(error) => {
                 discard(body);
-                inner.admission.hold(&error).await;
                 meter.refuse(error)
             }
         }
@@ -170,7 +169,7 @@ struct Admitted {
     places: Option<Places>,
     deadline: Deadline,
     caller: Caller,
-    user: Option<Arc<Claims>>,
+    user: Option<Bearer>,
     context: Context,
 }
 
@@ -191,8 +190,8 @@ impl Inner {
         let peer = whence::peer(self.mesh.config(), headers, &request.extensions)?;
         let now = self.mesh.clock().now_micros();
         let accepted = if target.policy.spool { whence::accepted(headers, peer.as_ref(), now)? } else { None };
-        let user = whence::user(self.mesh.verifier(), headers, target.policy.public, accepted)?;
-        let (principal, scope) = authorize(target.policy, peer.as_ref(), user.as_deref())?;
+        let user = whence::user(self.mesh.verifier(), headers, target.policy, accepted)?;
+        let (principal, scope) = authorize(target.policy, peer.as_ref(), user.as_ref())?;
         if user.is_some() && target.policy.min_role >= Some(Role::Admin) {
             self.revocations_are_fresh()?;
         }

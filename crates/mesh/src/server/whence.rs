@@ -1,13 +1,12 @@
 //! Where a call comes from: the peer's identity and the user's token, as the transport shows them.
 
-use std::sync::Arc;
-
 use http::{Extensions, HeaderMap};
+use sensormesh_proto::Policy;
 use sensormesh_types::{Error, Result};
 
 use crate::identity::{PEER_HEADER, Peer, PeerAddr};
 use crate::token::KEPT_FOR;
-use crate::{Claims, Config, Identity, Transport, Verifier};
+use crate::{Bearer, Config, Identity, Transport, Verifier};
 
 /// The header in which the edge says when it accepted a call that it kept: microseconds since the Unix epoch.
 pub const ACCEPTED_TIME: &str = "sensormesh-accepted-time";
@@ -108,23 +107,23 @@ pub(super) fn accepted(headers: &HeaderMap, peer: Option<&Identity>, now: i64) -
     }
 }
 
-/// The verified user, if a token came with the call. A public method goes on without one where the token is no good: a
-/// browser with an old token must be able to log in.
+/// The verified user or machine, if a token came with the call. A public method goes on without one where the token is no good:
+/// a browser with an old token must be able to log in. A machine's token is looked at for nothing but what machines may do.
 ///
 /// The token of a call that the edge accepted before is looked at as of then: it may have expired since.
 pub(super) fn user(
     verifier: &Verifier,
     headers: &HeaderMap,
-    public: bool,
+    policy: &Policy,
     accepted: Option<i64>,
-) -> Result<Option<Arc<Claims>>> {
-    let verify = |token| match accepted {
-        Some(micros) => verifier.verify_as_of(token, micros.div_euclid(1_000_000)),
-        None => verifier.verify(token),
+) -> Result<Option<Bearer>> {
+    let verify = |token| match Bearer::is_machines(token) && !policy.devices {
+        true => Err(Error::forbidden("the credential of a device or a bridge is for sending readings only")),
+        false => verifier.bearer(token, accepted.map(|micros| micros.div_euclid(1_000_000))),
     };
     let verified = bearer(headers).and_then(|token| token.map(verify).transpose());
     match verified {
-        Err(_) if public => Ok(None),
+        Err(_) if policy.public => Ok(None),
         verified => verified,
     }
 }

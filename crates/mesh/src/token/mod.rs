@@ -1,15 +1,19 @@
-//! Access tokens: what they say and how they are verified, without asking anybody.
+//! Tokens of users, devices and bridges: what they say and how they are verified, without asking anybody.
 
 use std::time::Duration;
 
 mod claims;
 mod follow;
+mod follow_machines;
+pub(crate) mod machine;
 mod verifier;
 
 pub use claims::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE};
 pub(crate) use follow::follow;
+pub(crate) use follow_machines::{follow_machines, tell_uses};
+pub use machine::{Machine, MachinePrincipal};
 pub(crate) use verifier::revoked;
-pub use verifier::{Jwk, Revocation, Subject, Verifier};
+pub use verifier::{Bearer, Jwk, Revocation, Subject, Verifier};
 
 /// How long a call that was accepted may wait before it is made with the token that it came with: keys and revocations are
 /// known for so long after a token has expired.

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use sensormesh_proto::auth::v1 as proto;
-use sensormesh_types::{Clock, Code, Error, Result};
+use sensormesh_types::{Clock, Code, Error, Principal, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use super::machine::{Machine, Machines, is_machines};
 use super::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE};
 
 /// How far clocks may differ, seconds.
@@ -98,6 +100,30 @@ struct Verified {
     kid: String,
 }
 
+/// Whose token it is.
+#[derive(Clone, Debug)]
+pub enum Bearer {
+    /// A user's.
+    User(Arc<Claims>),
+    /// A device's or a bridge's.
+    Machine(Arc<Machine>),
+}
+
+impl Bearer {
+    /// Who calls.
+    pub fn principal(&self) -> Principal {
+        match self {
+            Bearer::User(claims) => claims.principal(),
+            Bearer::Machine(machine) => machine.principal(),
+        }
+    }
+
+    /// Whether a token is a device's or a bridge's, by its form.
+    pub fn is_machines(token: &str) -> bool {
+        is_machines(token)
+    }
+}
+
 /// Verifies access tokens with the keys and revocations it was given last. Clones share them.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
@@ -108,13 +134,36 @@ struct Inner {
     verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
     /// Changes with every revocation.
     revoked: watch::Sender<()>,
+    machines: Machines,
 }
 
 impl Verifier {
     /// A verifier without keys: until it is given some, a token is answered with UNAVAILABLE.
     pub fn new(clock: Clock) -> Self {
         let verified = moka::sync::Cache::new(CACHED);
-        Self(Arc::new(Inner { clock, state: ArcSwap::default(), verified, revoked: watch::Sender::default() }))
+        Self(Arc::new(Inner {
+            clock,
+            state: ArcSwap::default(),
+            verified,
+            revoked: watch::Sender::default(),
+            machines: Machines::default(),
+        }))
+    }
+
+    /// Whose token it is: a user's, a device's or a bridge's. `as_of` is when it was presented, seconds since the Unix epoch,
+    /// where that is not now. Errors as of [`Verifier::verify`]; of machines `CREDENTIAL_INVALID`, and UNAVAILABLE while no
+    /// credential is known.
+    pub fn bearer(&self, token: &str, as_of: Option<i64>) -> Result<Bearer> {
+        let when = as_of.unwrap_or_else(|| self.0.clock.now_seconds());
+        match is_machines(token) {
+            true => self.0.machines.verify(token, when).map(Bearer::Machine),
+            false => self.verify_as_of(token, when).map(Bearer::User),
+        }
+    }
+
+    /// The credentials of devices and bridges.
+    pub(super) fn machines(&self) -> &Machines {
+        &self.0.machines
     }
 
     /// Replaces the keys. One that cannot be used is left out and named in the log.
@@ -191,7 +240,15 @@ impl Verifier {
     }
 
     /// Waits until a token that was verified before is revoked: what was begun with it must end.
-    pub(crate) async fn until_revoked(&self, claims: &Claims) {
+    pub(crate) async fn until_revoked(&self, bearer: &Bearer) {
+        let claims = match bearer {
+            Bearer::User(claims) => claims,
+            Bearer::Machine(machine) => {
+                let left = machine.expires_at.map(|end| end.saturating_sub(self.0.clock.now_seconds()));
+                let left = left.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+                return self.0.machines.until_ended(machine, left).await;
+            }
+        };
         let mut changes = self.0.revoked.subscribe();
         while !self.0.state.load().revokes(claims) {
             if changes.changed().await.is_err() {
@@ -242,7 +299,7 @@ impl std::fmt::Debug for Verifier {
 
 /// The failure of a call, or of a stream under way, of somebody whose session was ended.
 pub(crate) fn revoked() -> Error {
-    refuse("TOKEN_REVOKED", "the session was ended; log in again")
+    refuse("TOKEN_REVOKED", "the session or the credential was ended")
 }
 
 fn usable(key: &Jwk) -> Option<(Algorithm, DecodingKey)> {
@@ -274,7 +331,7 @@ fn check(state: &State, token: &str) -> Result<Verified> {
     }
     let kid = header.kid.ok_or_else(|| refuse("TOKEN_INVALID", "the token does not name its key"))?;
     if state.keys.is_empty() {
-        let wait = std::time::Duration::from_secs(1);
+        let wait = Duration::from_secs(1);
         return Err(Error::unavailable("KEYS_UNKNOWN", "the keys to verify tokens with are not known yet", wait));
     }
     let (algorithm, key) =

@@ -6,7 +6,7 @@ use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::{Caller, Code, DEFAULT_TENANT, Error, Result, Role, Scope, page, random, time};
 
-use super::{commit, revoke_user};
+use super::{commit, logged_in, revoke_user};
 use crate::db::invitation::Invitation;
 use crate::key::micros;
 use crate::session::{digest, new_invitation};

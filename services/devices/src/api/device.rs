@@ -6,6 +6,7 @@ use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_store::Tx;
 use sensormesh_types::{Caller, Error, Result, page};
 
+use super::credential::{holder_changed, holder_gone};
 use super::{Api, append, body_of, page_size, recall, required};
 use crate::db;
 use crate::db::profile::Profiles;
@@ -16,7 +17,7 @@ use crate::rules::Stamp;
 /// keep showing what is no longer there.
 pub(super) const LEFT_SITE: &str = "left_site";
 
-fn visible(caller: &Caller, found: Option<Device>, device_id: &str) -> Result<Device> {
+pub(super) fn visible(caller: &Caller, found: Option<Device>, device_id: &str) -> Result<Device> {
     found
         .filter(|device| caller.scope.admits(caller.tenant(), &device.site))
         .ok_or_else(|| Error::not_found("device", device_id))
@@ -98,6 +99,7 @@ impl Api {
         append_device(&mut tx, caller, "device.updated", &changed);
         if moved {
             self.move_sensors(&mut tx, caller, &changed, now).await?;
+            holder_changed(&mut tx, caller, &changed.holder(), now).await?;
         }
         tx.commit().await?;
         Ok(changed.to_proto())
@@ -132,6 +134,7 @@ impl Api {
             let event = Event::DeletedSensorId(sensor.sensor_id.clone());
             append(&mut tx, caller, &sensor.site, "sensor.deleted", &sensor.sensor_id, event);
         }
+        holder_gone(&mut tx, caller, &device.holder(), self.clock.now_micros()).await?;
         db::device::delete(&mut tx, device_id).await?;
         let event = Event::DeletedDeviceId(device_id.to_owned());
         append(&mut tx, caller, &device.site, "device.deleted", device_id, event);

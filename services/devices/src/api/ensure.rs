@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_store::Tx;
-use sensormesh_types::{Caller, DEFAULT_TENANT, Error, Principal, Result, Scope};
+use sensormesh_types::{Caller, Code, DEFAULT_TENANT, Error, Principal, Result, Scope};
 
 use super::device::append_device;
 use super::sensor::append_sensor;
 use super::{Api, sensor};
+use crate::bridge::Bridge;
 use crate::db;
 use crate::db::profile::Profiles;
 use crate::device::{Device, INGEST, site_for};
@@ -22,6 +23,9 @@ impl Api {
         request: proto::EnsureSensorsRequest,
     ) -> Result<Vec<proto::Sensor>> {
         let caller = &Caller { scope: scope_of(caller, &request.tenant)?, ..caller.clone() };
+        if !request.bridge_id.is_empty() && !matches!(caller.principal, Principal::Service { .. }) {
+            return Err(Error::invalid("bridge_id", "only a peer service may say"));
+        }
         let ids: Vec<&str> = request.sensors.iter().map(|sensor| sensor.sensor_id.as_str()).collect();
         let mut read = self.store.read(&caller.scope).await?;
         let known = db::sensor::find_many(&mut read, &ids).await?;
@@ -41,11 +45,25 @@ impl Api {
                 new.insert(sensor.sensor_id.clone(), sensor);
             }
         }
+        let bridge = match request.bridge_id.as_str() {
+            "" => None,
+            id => Some(self.lock_bridge(&mut tx, id).await?),
+        };
+        let caller = &match bridge.as_ref().map(|bridge| bridge.site.as_str()) {
+            None | Some("") => caller.clone(),
+            Some(site) => Caller { scope: Scope::sites_of(caller.tenant(), vec![site.to_owned()]), ..caller.clone() },
+        };
+        if let Some(bridge) = &bridge {
+            demand(&mut tx, bridge, new.values().map(|sensor| &sensor.device_id).collect()).await?;
+        }
         let mut brought: HashMap<String, proto::Device> =
             request.devices.iter().map(|device| (device.device_id.clone(), device.clone())).collect();
         let mut sites = BTreeMap::new();
         for device_id in new.values().map(|sensor| &sensor.device_id).collect::<BTreeSet<_>>() {
-            let brought = brought.remove(device_id).unwrap_or_default();
+            let mut brought = brought.remove(device_id).unwrap_or_default();
+            if let Some(bridge) = &bridge {
+                brought.origin = bridge.origin();
+            }
             let site = self.ensure_device(&mut tx, caller, device_id, brought, now).await?;
             sites.insert(device_id.clone(), site);
         }
@@ -66,6 +84,10 @@ impl Api {
         let sensors = shown(caller, &mut tx, &ids, &known, &mut profiles).await?;
         tx.commit().await?;
         Ok(sensors)
+    }
+
+    async fn lock_bridge(&self, tx: &mut Tx, bridge_id: &str) -> Result<Bridge> {
+        db::bridge::lock(tx, bridge_id).await?.ok_or_else(|| Error::not_found("bridge", bridge_id))
     }
 
     /// Registers a device unless it exists, and says which site it is in.
@@ -94,6 +116,23 @@ impl Api {
         let device = db::device::find(tx, device_id).await?;
         device.map(|device| device.site).ok_or_else(|| Error::not_found("device", device_id))
     }
+}
+
+/// Refuses devices that a bridge does not speak for, and new ones beyond how many it may bring.
+async fn demand(tx: &mut Tx, bridge: &Bridge, device_ids: BTreeSet<&String>) -> Result<()> {
+    if let Some(id) = device_ids.iter().find(|id| !bridge.speaks_for(id)) {
+        let message = format!("bridge {:?} does not speak for {id:?}", bridge.bridge_id);
+        return Err(Error::invalid("sensors.device_id", message));
+    }
+    let mut new = 0;
+    for id in device_ids {
+        new += i64::from(db::device::find(tx, id).await?.is_none());
+    }
+    if new > 0 && db::device::count_of_origin(tx, &bridge.origin()).await? + new > i64::from(bridge.max_devices) {
+        let message = format!("bridge {:?} may bring {} devices and no more", bridge.bridge_id, bridge.max_devices);
+        return Err(Error::new(Code::Exhausted, "BRIDGE_DEVICES", message));
+    }
+    Ok(())
 }
 
 /// The tenant to register in: a peer says it, a user's is the token's.

@@ -1,5 +1,9 @@
 //! The gRPC trait: decode, call, encode.
 
+mod bridge;
+mod claim;
+mod credential;
+mod credentials;
 mod device;
 mod ensure;
 mod profile;
@@ -15,7 +19,10 @@ use sensormesh_store::{Entry, Store, Tx};
 use sensormesh_types::{Caller, Clock, Error, Result};
 use tonic::{Request, Response, Status};
 
-/// The service's contract.
+pub(crate) use credentials::Credentials;
+
+/// The contract of devices, sensors and profiles; what the one of credentials needs, too.
+#[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) clock: Clock,

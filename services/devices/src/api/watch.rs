@@ -9,6 +9,7 @@ use sensormesh_proto::types::v1::Bookmark;
 use sensormesh_store::{Event, EventKind, LogEntry, Read, WatchRequest};
 use sensormesh_types::{Caller, Error, Result, Scope, time};
 
+use super::credential::CREDENTIAL;
 use super::device::LEFT_SITE;
 use super::{Api, message};
 use crate::db::profile::Profiles;
@@ -67,8 +68,14 @@ async fn present_state(scope: Scope, read: &mut Read) -> Result<Vec<proto::Watch
     Ok(messages)
 }
 
+/// What the kinds of entries begin with that watchers of devices, sensors and profiles are not told.
+const OTHERS: [&str; 3] = [CREDENTIAL, "bridge.", "claim_code."];
+
 /// Whether a watcher of this scope is to see an entry of its tenant. Profiles are the whole tenant's, whatever the sites.
 fn concerns(scope: &Scope, entry: &LogEntry) -> bool {
+    if OTHERS.iter().any(|kind| entry.kind.starts_with(kind)) {
+        return false;
+    }
     if entry.kind.starts_with("profile.") {
         return true;
     }

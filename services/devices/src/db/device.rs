@@ -62,6 +62,13 @@ pub async fn lock(tx: &mut Tx, device_id: &str) -> Result<Option<Device>> {
     find(tx, device_id).await
 }
 
+/// How many of the tenant's devices came this way.
+pub async fn count_of_origin(read: &mut Read, origin: &str) -> Result<i64> {
+    let tenant = read.tenant();
+    let query = read.query("SELECT COUNT(*) AS devices FROM device WHERE tenant = $1 AND origin = $2");
+    query.bind(tenant).bind(origin).fetch_one().await?.get("devices")
+}
+
 /// A page of the scope's devices after an id, by id.
 pub async fn list(read: &mut Read, after: &str, limit: u32) -> Result<Vec<Device>> {
     let (tenant, scope) = (read.tenant(), read.scope().clone());

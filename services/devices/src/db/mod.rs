@@ -1,5 +1,7 @@
 //! All SQL of this service.
 
+pub mod bridge;
+pub mod credential;
 pub mod device;
 pub mod profile;
 pub mod sensor;

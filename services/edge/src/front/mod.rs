@@ -214,9 +214,10 @@ impl Inner {
         visitor: &mut Visitor,
         note: &mut Note,
     ) -> Result<(), Failure> {
-        let standing = ticket.map(|ticket| self.tickets.take(ticket)).transpose().and_then(|authorization| {
-            Standing::of(self.mesh.verifier(), headers, authorization.as_deref(), policy.public)
-        });
+        let standing = ticket
+            .map(|ticket| self.tickets.take(ticket))
+            .transpose()
+            .and_then(|authorization| Standing::of(self.mesh.verifier(), headers, authorization.as_deref(), policy));
         let (standing, refusal) = match standing {
             Ok(standing) => (standing, None),
             Err(error) => (Standing::Anonymous, Some(error)),

@@ -116,7 +116,14 @@ impl Inner {
     fn target(&self, path: &str, headers: &HeaderMap) -> Result<Option<Target>, Failure> {
         let own = |role, stream| Target {
             service: inward::EDGE.to_owned(),
-            policy: Policy { public: false, min_role: Some(role), deadline: Duration::ZERO, cost: 1, spool: false },
+            policy: Policy {
+                public: false,
+                min_role: Some(role),
+                devices: false,
+                deadline: Duration::ZERO,
+                cost: 1,
+                spool: false,
+            },
             client_streaming: stream,
             stream,
         };
