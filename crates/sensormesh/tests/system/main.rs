@@ -15,6 +15,7 @@ mod identity;
 mod life;
 mod load;
 mod losses;
+mod machines;
 mod matrix;
 mod network;
 mod operator;

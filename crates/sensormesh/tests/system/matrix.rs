@@ -8,8 +8,9 @@ use futures::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sensormesh_mesh::Claims;
 use sensormesh_proto::{METHODS, Method};
-use sensormesh_testkit::system::{Shape, System};
+use sensormesh_testkit::system::{Shape, System, eventually};
 use sensormesh_types::{Role, random};
+use serde_json::{Value, json};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -30,13 +31,22 @@ enum User {
     Expired,
     /// With a token that was signed by another.
     Forged,
+    /// A device with its credential.
+    Device,
+    /// A bridge with its credential.
+    Bridge,
+    /// With a device's credential that nobody gave it.
+    MadeUp,
     Of(Role),
 }
 
-const USERS: [User; 7] = [
+const USERS: [User; 10] = [
     User::Nobody,
     User::Expired,
     User::Forged,
+    User::Device,
+    User::Bridge,
+    User::MadeUp,
     User::Of(Role::Viewer),
     User::Of(Role::Operator),
     User::Of(Role::Admin),
@@ -48,21 +58,43 @@ struct Tokens {
     kid: String,
     own: EncodingKey,
     stranger: EncodingKey,
+    device: String,
+    bridge: String,
 }
 
 impl Tokens {
-    fn of(system: &System) -> Self {
+    async fn of(system: &System) -> Self {
         let files = std::fs::read_dir(system.data_dir().join("auth")).expect("the keys of auth").flatten();
         let found = files.map(|file| file.path()).find_map(|path| {
             let kid = path.file_name()?.to_str()?.strip_prefix("signing-key-")?.strip_suffix(".pem")?.to_owned();
             Some((kid, std::fs::read(&path).ok()?))
         });
         let (kid, pem) = found.expect("a signing key");
+        let admin = system.admin().await.expect("token");
+        let made = async |path: &str, body: Value| {
+            let (status, answer) = system.post(path, &admin, &body).await.expect("an answer");
+            assert_eq!(status, 200, "{path}: {answer}");
+            answer["token"].as_str().map(str::to_owned)
+        };
+        made("/v1/devices", json!({"deviceId": "matrix"})).await;
+        made("/v1/bridges", json!({"bridgeId": "matrix"})).await;
+        let device = made("/v1/devices/matrix/credentials", json!({})).await.expect("a token");
+        let bridge = made("/v1/bridges/matrix/credentials", json!({})).await.expect("a token");
+        // who verifies them hears of them a moment later
+        for token in [&device, &bridge] {
+            let known = eventually(Duration::from_secs(60), || async {
+                let (status, _) = system.post("/sensors/matrix.x/data", token, &json!({"value": 1})).await.ok()?;
+                (status != 401).then_some(())
+            });
+            known.await.expect("known");
+        }
         let stranger = rcgen::KeyPair::generate().expect("a key").serialize_pem();
         Self {
             kid,
             own: EncodingKey::from_ec_pem(&pem).expect("a key"),
             stranger: EncodingKey::from_ec_pem(stranger.as_bytes()).expect("a key"),
+            device,
+            bridge,
         }
     }
 
@@ -71,6 +103,9 @@ impl Tokens {
         let now = jiff::Timestamp::now().as_second();
         let (role, issued, key) = match user {
             User::Nobody => return None,
+            User::Device => return Some(self.device.clone()),
+            User::Bridge => return Some(self.bridge.clone()),
+            User::MadeUp => return Some("smd_000000000000_00000000000000000000000000".to_owned()),
             User::Expired => (Role::PlatformAdmin, now - 700, &self.own),
             User::Forged => (Role::PlatformAdmin, now, &self.stranger),
             User::Of(role) => (role, now, &self.own),
@@ -158,6 +193,10 @@ fn refusal(method: &Method, user: User) -> Option<Code> {
         _ if method.policy.public => None,
         User::Of(role) if method.policy.admits_role(role) => None,
         User::Of(_) => Some(Code::PermissionDenied),
+        User::Device | User::Bridge if method.policy.devices => None,
+        // of another method's it is not looked at
+        User::MadeUp if method.policy.devices => Some(Code::Unauthenticated),
+        User::Device | User::Bridge | User::MadeUp => Some(Code::PermissionDenied),
         User::Nobody | User::Expired | User::Forged => Some(Code::Unauthenticated),
     }
 }
@@ -185,7 +224,7 @@ async fn every_method_admits_exactly_whom_its_contract_names(shape: Shape) {
         .setting("SENSORMESH_EDGE__USER_RATE__PER_SECOND", "0")
         .setting("SENSORMESH_EDGE__ADDRESS_RATE__PER_SECOND", "0");
     let system = unlimited.start().await.expect("starts");
-    let tokens = Tokens::of(&system);
+    let tokens = Tokens::of(&system).await;
     let edge = Endpoint::from_shared(system.url("")).expect("an address").connect().await.expect("the edge");
     let services: Vec<&str> = PORTS.iter().map(|(service, _)| *service).chain(["edge", "operator"]).collect();
     let mut wrong = Vec::new();

@@ -1,5 +1,6 @@
 //! The service from outside, through its contract, on both engines.
 
+mod credentials;
 mod devices;
 mod ensure;
 mod given_up;
@@ -58,5 +59,13 @@ on_both_engines!(
     watch::a_watcher_resumes_without_a_gap,
     watch::users_see_their_tenant_and_services_see_all,
     watch::a_device_that_leaves_a_site_leaves_its_watchers,
+    credentials::a_devices_credential_is_made_rotated_and_ended,
+    credentials::nobody_else_makes_or_sees_credentials,
+    credentials::verifiers_hear_of_what_becomes_of_a_device,
+    credentials::a_bridge_is_made_changed_and_deleted,
+    credentials::a_bridge_brings_devices_of_its_prefixes_up_to_its_quota,
+    credentials::a_device_gets_its_credential_with_a_claim_code,
+    credentials::the_last_use_is_shown_and_never_goes_back,
+    credentials::f05_a_credential_given_up_at_any_wait_is_whole_or_not_at_all,
     given_up::f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all,
 );

@@ -12,6 +12,7 @@ use sensormesh_mesh::{
     Channel, Context, Listeners, LocalRegistry, Mesh, Running, Shutdown, Streaming, Transport, serve,
 };
 use sensormesh_proto::devices::v1 as proto;
+use sensormesh_proto::devices::v1::credentials_service_client::CredentialsServiceClient;
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_store::Store;
@@ -20,6 +21,7 @@ use sensormesh_types::{Clock, Error, Result, Role};
 use tempfile::TempDir;
 
 pub type Client = DevicesServiceClient<Channel>;
+pub type Credentials = CredentialsServiceClient<Channel>;
 
 /// Which engine a test runs on. Each database is new.
 pub enum Engine {
@@ -134,6 +136,16 @@ impl System {
         part(&self.registry, service, &self.clock).client_as_service().expect("client")
     }
 
+    /// The same way to credentials.
+    pub fn credentials_of(&self, service: &'static str) -> Credentials {
+        part(&self.registry, service, &self.clock).client_as_service().expect("client")
+    }
+
+    /// The way of somebody outside who is nobody.
+    pub fn edge_credentials(&self) -> Credentials {
+        self.edge.client().expect("client")
+    }
+
     pub async fn watch_as_service(&self, cursor: &str) -> Watch {
         let request = proto::WatchDevicesRequest { cursor: cursor.to_owned() };
         Watch(self.client_of("telemetry").watch_devices(request).await.expect("watch").into_inner().boxed())
@@ -152,6 +164,10 @@ pub(crate) use call;
 
 impl User {
     pub fn client(&self) -> Client {
+        self.edge.client().expect("client")
+    }
+
+    pub fn credentials(&self) -> Credentials {
         self.edge.client().expect("client")
     }
 

@@ -4,6 +4,7 @@ import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { AuthService } from "../gen/sensormesh/auth/v1/auth_pb";
 import { CommissioningService } from "../gen/sensormesh/commissioning/v1/commissioning_pb";
+import { CredentialsService } from "../gen/sensormesh/devices/v1/credential_pb";
 import { DevicesService } from "../gen/sensormesh/devices/v1/devices_pb";
 import { EdgeService } from "../gen/sensormesh/edge/v1/edge_pb";
 import { RoomsService } from "../gen/sensormesh/rooms/v1/rooms_pb";
@@ -31,6 +32,7 @@ const authorized = createGrpcWebTransport({ baseUrl, defaultTimeoutMs: 15_000, i
 export const anyone = createClient(AuthService, open);
 export const auth = createClient(AuthService, authorized);
 export const devices = createClient(DevicesService, authorized);
+export const credentials = createClient(CredentialsService, authorized);
 export const telemetry = createClient(TelemetryService, authorized);
 export const rooms = createClient(RoomsService, authorized);
 export const commissioning = createClient(CommissioningService, authorized);
