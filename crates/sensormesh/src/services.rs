@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use sensormesh_auth::Registration;
 use sensormesh_mesh::{Condition, Mesh, Service};
 use sensormesh_observability::metrics;
 use sensormesh_proto::mesh::v1::{Breaker, BreakerState};
@@ -179,7 +180,8 @@ async fn auth(config: Config, mesh: Mesh) -> Result<Started> {
         // On a shared database replicas share the keys; here each is a file of its own.
         own.state_dir.get_or_insert_with(|| config.data_dir.join("auth"));
     }
-    own.open_registration |= edge_address(&config).ip().is_loopback() && config.edge.behind_proxy.is_empty();
+    let only_here = edge_address(&config).ip().is_loopback() && config.edge.behind_proxy.is_empty();
+    own.registration.get_or_insert(if only_here { Registration::Open } else { Registration::Invitation });
     Ok(on(store.clone(), sensormesh_auth::start(own, &mesh, store).await?))
 }
 

@@ -46,8 +46,8 @@ pub const MIGRATIONS: &[Migration] = &[
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Anybody may register. Meant for a system that listens on loopback only; otherwise an invitation is needed.
-    pub open_registration: bool,
+    /// Who may register. Absent: anybody where the edge listens on loopback only, and otherwise who has an invitation.
+    pub registration: Option<Registration>,
     /// Where the first start writes the one-time password of the user `admin`, readable by its owner only; a password
     /// that stands there already is taken. Removed when the password is changed. Without it no `admin` is made.
     pub bootstrap_password_file: Option<PathBuf>,
@@ -73,10 +73,22 @@ pub struct Config {
     pub throttle: throttle::Config,
 }
 
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// Anybody.
+    Open,
+    /// Who has an invitation of an admin.
+    Invitation,
+    /// Nobody.
+    Closed,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
-            open_registration: false,
+            registration: None,
             bootstrap_password_file: None,
             state_dir: None,
             access_token_life: Duration::from_secs(600),

@@ -11,7 +11,7 @@ use crate::db::invitation::Invitation;
 use crate::key::micros;
 use crate::session::{digest, new_invitation};
 use crate::user::{self, User, key_of, may_grant};
-use crate::{Auth, db};
+use crate::{Auth, Registration, db};
 
 const INVITATION_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Users read at once where most of them may belong to other sites.
@@ -20,9 +20,13 @@ const LONGEST_INVITATION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::RegisterRequest) -> Result<proto::User> {
     let proto::RegisterRequest { username, password, display_name, invitation, email } = request;
-    if invitation.is_empty() && !auth.config.open_registration {
-        let message = "registering needs an invitation by an admin";
-        return Err(Error::new(Code::Forbidden, "INVITATION_REQUIRED", message));
+    match auth.config.registration.unwrap_or(Registration::Invitation) {
+        Registration::Closed => return Err(closed()),
+        Registration::Invitation if invitation.is_empty() => {
+            let message = "registering needs an invitation by an admin";
+            return Err(Error::new(Code::Forbidden, "INVITATION_REQUIRED", message));
+        }
+        Registration::Open | Registration::Invitation => {}
     }
     let known = [username.clone(), display_name.clone()];
     let hash = auth.hash_chosen("password", Secret::new(password), known).await?;
@@ -55,6 +59,10 @@ pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::Regis
     tx.append_for(user.tenant.clone(), db::user_entry("user.created", &user, &actor, &caller.traceparent));
     tx.commit().await?;
     Ok(user.to_proto())
+}
+
+fn closed() -> Error {
+    Error::new(Code::Forbidden, "REGISTRATION_CLOSED", "nobody can register here (`auth.registration`)")
 }
 
 pub(super) async fn get(auth: &Auth, caller: &Caller, user_id: &str) -> Result<proto::User> {
@@ -168,7 +176,13 @@ pub(super) async fn invite(
 ) -> Result<proto::CreateInvitationResponse> {
     logged_in(caller)?;
     let role = user::role_of(request.role, "role")?;
-    let sites = caller.scope.sites().to_vec();
+    if auth.config.registration == Some(Registration::Closed) {
+        return Err(closed());
+    }
+    let sites = match request.site_ids.is_empty() {
+        true => caller.scope.sites().to_vec(),
+        false => request.site_ids,
+    };
     may_grant(caller, role, &sites)?;
     let valid_for = match &request.valid_for {
         None => INVITATION_LIFE,

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use sensormesh_auth::Config;
+use sensormesh_auth::{Config, Registration};
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::Code;
 
@@ -40,17 +40,39 @@ pub async fn somebody_registers_and_logs_in(engine: Engine) {
 }
 
 pub async fn registering_needs_an_invitation_where_it_is_not_open(engine: Engine) {
-    let system = System::start(engine, Config { open_registration: false, ..cheap() }).await;
+    let system = System::start(engine, Config { registration: None, ..cheap() }).await;
     let refused = system.register("ada", "").await.expect_err("closed");
     assert_eq!((refused.code(), refused.reason()), (Code::Forbidden, "INVITATION_REQUIRED"));
     let refused = system.register("ada", "smi_made_up").await.expect_err("no such invitation");
     assert_eq!((refused.code(), refused.reason()), (Code::Forbidden, "INVITATION_INVALID"));
 }
 
-pub async fn an_invitation_works_once_and_expires(engine: Engine) {
-    let system = System::start(engine, Config { open_registration: false, ..cheap() }).await;
+pub async fn nobody_registers_where_registration_is_closed(engine: Engine) {
+    let closed = Config { registration: Some(Registration::Closed), ..cheap() };
+    let system = System::start(engine, closed).await;
+    let refused = system.register("ada", "").await.expect_err("closed");
+    assert_eq!((refused.code(), refused.reason()), (Code::Forbidden, "REGISTRATION_CLOSED"));
     let admin = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
-    let request = proto::CreateInvitationRequest { role: OPERATOR, valid_for: None };
+    let request = proto::CreateInvitationRequest { role: OPERATOR, ..Default::default() };
+    let mut client = system.client();
+    let refused = answer(as_user(&admin, client.create_invitation(request)).await).expect_err("closed");
+    assert_eq!(refused.reason(), "REGISTRATION_CLOSED");
+}
+
+pub async fn an_invitation_gives_the_sites_that_it_names(engine: Engine) {
+    let system = System::start(engine, cheap()).await;
+    let admin = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
+    let site_ids = vec!["north".to_owned()];
+    let request = proto::CreateInvitationRequest { role: OPERATOR, site_ids: site_ids.clone(), ..Default::default() };
+    let mut client = system.client();
+    let invitation = answer(as_user(&admin, client.create_invitation(request)).await).expect("invitation");
+    assert_eq!(system.register("ada", &invitation.invitation).await.expect("registered").site_ids, site_ids);
+}
+
+pub async fn an_invitation_works_once_and_expires(engine: Engine) {
+    let system = System::start(engine, Config { registration: None, ..cheap() }).await;
+    let admin = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
+    let request = proto::CreateInvitationRequest { role: OPERATOR, ..Default::default() };
     let mut client = system.client();
     let invitation = answer(as_user(&admin, client.create_invitation(request)).await).expect("invitation");
 
@@ -68,7 +90,7 @@ pub async fn an_invitation_works_once_and_expires(engine: Engine) {
 
     let admin = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
     let long = Some(prost_types::Duration { seconds: 31 * 24 * 3600, nanos: 0 });
-    let request = proto::CreateInvitationRequest { role: OPERATOR, valid_for: long };
+    let request = proto::CreateInvitationRequest { role: OPERATOR, valid_for: long, ..Default::default() };
     let refused = answer(as_user(&admin, client.create_invitation(request)).await).expect_err("too long");
     assert_eq!(refused.fields()[0].field, "valid_for");
 }

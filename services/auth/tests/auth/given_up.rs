@@ -64,7 +64,7 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
     let updated = given_up.at_every_wait("UpdateUser", update).await;
     let invite = async |_| {
         let mut client = system.client();
-        let request = proto::CreateInvitationRequest { role: VIEWER, valid_for: None };
+        let request = proto::CreateInvitationRequest { role: VIEWER, ..Default::default() };
         answer(as_user(&admin, client.create_invitation(request)).await)
     };
     let invited = given_up.at_every_wait("CreateInvitation", invite).await;

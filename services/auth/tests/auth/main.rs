@@ -35,6 +35,8 @@ macro_rules! on_both_engines {
 on_both_engines!(
     accounts::somebody_registers_and_logs_in,
     accounts::registering_needs_an_invitation_where_it_is_not_open,
+    accounts::nobody_registers_where_registration_is_closed,
+    accounts::an_invitation_gives_the_sites_that_it_names,
     accounts::an_invitation_works_once_and_expires,
     accounts::the_first_password_stands_in_a_file_until_it_is_changed,
     accounts::nobody_gives_more_than_the_own_role,

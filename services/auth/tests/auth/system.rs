@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sensormesh_auth::{Config, MIGRATIONS, password};
+use sensormesh_auth::{Config, Registration, MIGRATIONS, password};
 use sensormesh_mesh::{Channel, Context, Listeners, LocalRegistry, Mesh, Running, Shutdown, Transport, serve};
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_proto::auth::v1::auth_service_client::AuthServiceClient;
@@ -37,7 +37,7 @@ pub struct System {
 
 pub fn cheap() -> Config {
     Config {
-        open_registration: true,
+        registration: Some(Registration::Open),
         password: password::Cost { memory_kib: 64, passes: 1, lanes: 1, at_once: 2, queue: 64 },
         ..Config::default()
     }
@@ -171,7 +171,7 @@ impl System {
 
     /// Registers a user with a role, invited by the admin.
     pub async fn invited(&self, admin: &str, username: &str, role: i32) -> proto::User {
-        let request = proto::CreateInvitationRequest { role, valid_for: None };
+        let request = proto::CreateInvitationRequest { role, ..Default::default() };
         let mut client = self.client();
         let invitation = answer(as_user(admin, client.create_invitation(request)).await).expect("invitation");
         self.register(username, &invitation.invitation).await.expect("registered")
