@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use sensormesh_types::{Error, Result, Scope};
+use sensormesh_types::{Author, Error, Result, Scope};
 use tokio::time::timeout;
 
 use crate::{Entry, Read, Row, Store, Tx};
@@ -30,10 +30,8 @@ pub struct Question {
     pub patience: Duration,
     /// The site it belongs to; empty = the whole tenant.
     pub site: String,
-    /// Who asks: `user:…`.
-    pub actor: String,
-    /// The W3C trace context of the call, or empty.
-    pub traceparent: String,
+    /// Who asks.
+    pub author: Author,
 }
 
 /// What became of a question.
@@ -73,7 +71,7 @@ impl Tx {
     /// Asks, once this is committed. False where the same was asked before under that id; INVALID, naming `request_id`, where
     /// that was something else.
     pub async fn ask(&mut self, question: Question) -> Result<bool> {
-        let Question { kind, request_id, payload, patience, site, actor, traceparent } = question;
+        let Question { kind, request_id, payload, patience, site, author } = question;
         let (tenant, now) = (self.tenant(), self.store().clock().now_micros());
         let digest = *blake3::hash(&payload).as_bytes();
         let asked = self
@@ -100,7 +98,7 @@ impl Tx {
             return Ok(false);
         }
         let kind = format!("{kind}.{}", Answer::Waiting.parts().1);
-        self.append(Entry { site, kind, subject: request_id, actor, traceparent, payload });
+        self.append(Entry { site, kind, subject: request_id, author, payload, ..Entry::default() });
         Ok(true)
     }
 
@@ -134,8 +132,8 @@ impl Tx {
             .await?;
         if settled == 1 {
             let kind = format!("{kind}.{word}");
-            let (subject, actor, payload) = (request_id.to_owned(), actor.to_owned(), payload.to_vec());
-            self.append_for(tenant, Entry { kind, subject, actor, payload, ..Entry::default() });
+            let (subject, author, payload) = (request_id.to_owned(), Author::named(actor), payload.to_vec());
+            self.append_for(tenant, Entry { kind, subject, author, payload, ..Entry::default() });
         }
         Ok(settled == 1)
     }

@@ -1,6 +1,6 @@
 //! The service's log: what changed, in the order of commits, chained by hashes so that it is also the audit.
 
-use sensormesh_types::{AuditRecord, Code, Error, Result, Scope};
+use sensormesh_types::{AuditRecord, Author, Code, Error, Result, Scope};
 
 use crate::value::Row;
 use crate::{Engine, Read, Store};
@@ -9,7 +9,7 @@ use crate::{Engine, Read, Store};
 pub(crate) const SHARD: i64 = 0;
 /// How many rows one INSERT writes, largest first: few texts, so that each is prepared once.
 const CHUNKS: [usize; 3] = [64, 8, 1];
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 14;
 /// Rows that one page has at most.
 const PAGE: i64 = 1000;
 
@@ -22,10 +22,10 @@ pub struct Entry {
     pub kind: String,
     /// The id of what it happened to.
     pub subject: String,
-    /// Who did it: `user:…`, `device:…`, `service:…`.
-    pub actor: String,
-    /// The W3C trace context of the call, or empty.
-    pub traceparent: String,
+    /// Who did it, and from where.
+    pub author: Author,
+    /// What of it changed, in words ([`sensormesh_types::Changes`]); empty where something was made or deleted.
+    pub changes: String,
     /// The encoded message that tells watchers about it.
     pub payload: Vec<u8>,
 }
@@ -45,10 +45,10 @@ pub struct LogEntry {
     pub kind: String,
     /// The id of what it happened to.
     pub subject: String,
-    /// Who did it.
-    pub actor: String,
-    /// The W3C trace context of the call, or empty.
-    pub traceparent: String,
+    /// Who did it, and from where.
+    pub author: Author,
+    /// What of it changed, in words; empty where something was made or deleted.
+    pub changes: String,
     /// The encoded message.
     pub payload: Vec<u8>,
     /// BLAKE3 of the previous entry's hash and this entry.
@@ -67,8 +67,11 @@ impl LogEntry {
             + self.site.len()
             + self.kind.len()
             + self.subject.len()
-            + self.actor.len()
-            + self.traceparent.len()
+            + self.author.actor.len()
+            + self.author.address.len()
+            + self.author.request_id.len()
+            + self.author.traceparent.len()
+            + self.changes.len()
             + self.payload.len()
     }
 
@@ -78,9 +81,12 @@ impl LogEntry {
             time: self.time,
             kind: self.kind,
             subject: self.subject,
-            actor: self.actor,
+            actor: self.author.actor,
             site: self.site,
-            traceparent: self.traceparent,
+            traceparent: self.author.traceparent,
+            address: self.author.address,
+            request_id: self.author.request_id,
+            changes: self.changes,
         }
     }
 
@@ -92,22 +98,32 @@ impl LogEntry {
             site: row.get("site")?,
             kind: row.get("kind")?,
             subject: row.get("subject")?,
-            actor: row.get("actor")?,
-            traceparent: row.get("traceparent")?,
+            author: Author {
+                actor: row.get("actor")?,
+                address: row.get("address")?,
+                request_id: row.get("request_id")?,
+                traceparent: row.get("traceparent")?,
+            },
+            changes: row.get("changes")?,
             payload: row.get("payload")?,
             hash: hash_of(row.get("hash")?)?,
         })
     }
 
     /// What its hash must be after `previous`. Every field is preceded by its length, so that none can move
-    /// into its neighbour.
+    /// into its neighbour. Fields that came later are a part of it where one of them says something, so that the hash of an entry
+    /// from before is what it was.
     pub(crate) fn chained(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(previous);
         hasher.update(&self.seq.to_le_bytes());
         hasher.update(&self.time.to_le_bytes());
-        let words = [&self.tenant, &self.site, &self.kind, &self.subject, &self.actor, &self.traceparent];
-        for field in words.map(String::as_bytes).into_iter().chain([self.payload.as_slice()]) {
+        let Author { actor, address, request_id, traceparent } = &self.author;
+        let words = [&self.tenant, &self.site, &self.kind, &self.subject, actor, traceparent];
+        let later = [address, request_id, &self.changes];
+        let later = later.iter().any(|field| !field.is_empty()).then_some(later).into_iter().flatten();
+        let fields = words.map(String::as_bytes).into_iter().chain([self.payload.as_slice()]);
+        for field in fields.chain(later.map(String::as_bytes)) {
             hasher.update(&(field.len() as u64).to_le_bytes());
             hasher.update(field);
         }
@@ -159,8 +175,8 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
     let mut entries = Vec::with_capacity(pending.len());
     for Pending { tenant, entry } in pending {
         seq += 1;
-        let Entry { site, kind, subject, actor, traceparent, payload } = entry;
-        let mut entry = LogEntry { seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash: [0; 32] };
+        let Entry { site, kind, subject, author, changes, payload } = entry;
+        let mut entry = LogEntry { seq, time, tenant, site, kind, subject, author, changes, payload, hash: [0; 32] };
         hash = entry.chained(&hash);
         entry.hash = hash;
         entries.push(entry);
@@ -182,8 +198,8 @@ pub(crate) async fn write(read: &mut Read, pending: Vec<Pending>) -> Result<Vec<
 }
 
 async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
-    const INSERT: &str =
-        "INSERT INTO log (shard, seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash)";
+    const INSERT: &str = "INSERT INTO log (shard, seq, time, tenant, site, kind, subject, actor, traceparent, address, request_id, \
+                          changes, payload, hash)";
     let mut query = read.query_rows(INSERT, COLUMNS, entries.len());
     for entry in entries {
         query = query
@@ -194,8 +210,11 @@ async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
             .bind(&entry.site)
             .bind(&entry.kind)
             .bind(&entry.subject)
-            .bind(&entry.actor)
-            .bind(&entry.traceparent)
+            .bind(&entry.author.actor)
+            .bind(&entry.author.traceparent)
+            .bind(&entry.author.address)
+            .bind(&entry.author.request_id)
+            .bind(&entry.changes)
             .bind(&entry.payload)
             .bind(entry.hash);
     }
@@ -207,7 +226,7 @@ async fn insert(read: &mut Read, entries: &[LogEntry]) -> Result<()> {
 pub(crate) async fn page(read: &mut Read, after: u64, bytes: u64) -> Result<Vec<LogEntry>> {
     let rows = read
         .query(
-            "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash FROM (\
+            "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, address, request_id, changes, payload, hash FROM (\
              SELECT next.*, SUM(LENGTH(payload) + 128) OVER (ORDER BY seq) - LENGTH(payload) - 128 AS before FROM (\
              SELECT * FROM log WHERE shard = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS next) AS sized \
              WHERE before < $4 ORDER BY seq",
@@ -246,7 +265,7 @@ impl Store {
         };
         let rows = read
             .query_built(format!(
-                "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, payload, hash FROM log \
+                "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, address, request_id, changes, payload, hash FROM log \
                  WHERE shard = $1 AND seq < $2 AND tenant <> '' AND ($3 = 1 OR tenant = $4) {in_sites} ORDER BY seq DESC LIMIT $5"
             ))
             .bind(SHARD)

@@ -25,6 +25,7 @@ const OWN: &[Migration] = &[
     Migration { version: 1, name: "store", sql: include_str!("../migrations/0001_store.sql") },
     Migration { version: 2, name: "spool", sql: include_str!("../migrations/0002_spool.sql") },
     Migration { version: 3, name: "exchange", sql: include_str!("../migrations/0003_exchange.sql") },
+    Migration { version: 4, name: "audit", sql: include_str!("../migrations/0004_audit.sql") },
 ];
 
 /// What a database is known by.

@@ -129,6 +129,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sensormesh_types::Author;
 
     fn entry(seq: u64) -> LogEntry {
         LogEntry {
@@ -138,8 +139,8 @@ mod tests {
             site: String::new(),
             kind: String::new(),
             subject: String::new(),
-            actor: String::new(),
-            traceparent: String::new(),
+            author: Author::default(),
+            changes: String::new(),
             payload: Vec::new(),
             hash: [0; 32],
         }

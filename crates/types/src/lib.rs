@@ -17,9 +17,9 @@ mod scope;
 pub mod text;
 pub mod time;
 
-pub use audit::AuditRecord;
+pub use audit::{AuditRecord, Changes};
 pub use bounds::Bounds;
 pub use clock::Clock;
 pub use error::{Code, Error, FieldViolation, Result};
-pub use principal::{Caller, Principal, Role};
+pub use principal::{Author, Caller, Principal, Role};
 pub use scope::{DEFAULT_TENANT, Scope};

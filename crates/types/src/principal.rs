@@ -120,6 +120,26 @@ impl Principal {
     }
 }
 
+/// Who did something and from where, as logs and the audit keep it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// `user:ada`, `service:rooms`, `device:lab`.
+    pub actor: String,
+    /// The client's address, as the edge saw it; empty where nobody outside asked.
+    pub address: String,
+    /// The id of the request at the edge; empty where there was none.
+    pub request_id: String,
+    /// The W3C trace context of the call; empty outside one.
+    pub traceparent: String,
+}
+
+impl Author {
+    /// One that has only a name.
+    pub fn named(actor: impl Into<String>) -> Self {
+        Self { actor: actor.into(), ..Self::default() }
+    }
+}
+
 /// Everything a handler may know about who calls. `mesh` puts it into the request; nothing else makes one.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -131,11 +151,25 @@ pub struct Caller {
     pub peer: Option<String>,
     /// The W3C `traceparent` of the call.
     pub traceparent: String,
+    /// The client's address, as the edge saw it, or as this service did; empty where nothing is known.
+    pub address: String,
+    /// The id of the request at the edge; empty where there is none.
+    pub request_id: String,
     /// When the edge accepted the call, microseconds since the Unix epoch, where it delivers it later than that.
     pub accepted_time: Option<i64>,
 }
 
 impl Caller {
+    /// How the caller's changes are written in the log.
+    pub fn author(&self) -> Author {
+        Author {
+            actor: self.actor(),
+            address: self.address.clone(),
+            request_id: self.request_id.clone(),
+            traceparent: self.traceparent.clone(),
+        }
+    }
+
     /// How the caller is written in the log.
     pub fn actor(&self) -> String {
         self.principal.actor()

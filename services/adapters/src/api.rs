@@ -6,7 +6,7 @@ use prost::Message;
 use sensormesh_proto::adapters::v1 as proto;
 use sensormesh_proto::adapters::v1::adapters_service_server::AdaptersService;
 use sensormesh_store::{Entry, Store};
-use sensormesh_types::{Caller, Clock, Error, Result, mask, page, time};
+use sensormesh_types::{Caller, Changes, Clock, Error, Result, mask, page, time};
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 
@@ -91,7 +91,7 @@ impl Api {
         }
         settings.check()?;
         if settings != before {
-            self.save(caller, connection, settings, changing).await?;
+            self.save(caller, connection, (before, settings), changing).await?;
         }
         Ok(proto::UpdateConnectionResponse { connection: Some(self.describe(connection)) })
     }
@@ -100,7 +100,7 @@ impl Api {
         &self,
         caller: &Caller,
         connection: &Arc<Connection>,
-        settings: Settings,
+        (before, settings): (Settings, Settings),
         changing: OwnedMutexGuard<()>,
     ) -> Result<()> {
         let set = proto::Connection {
@@ -113,8 +113,11 @@ impl Api {
         let entry = Entry {
             kind: "connection.updated".to_owned(),
             subject: connection.id.to_owned(),
-            actor: caller.actor(),
-            traceparent: caller.traceparent.clone(),
+            author: caller.author(),
+            changes: Changes::default()
+                .field("enabled", &before.enabled, &settings.enabled)
+                .field("interval", &before.interval, &settings.interval)
+                .text(),
             payload: set.encode_to_vec(),
             ..Default::default()
         };

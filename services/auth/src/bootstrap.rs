@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sensormesh_observability::Secret;
-use sensormesh_types::{Error, Result, Role, Scope, random};
+use sensormesh_types::{Author, Error, Result, Role, Scope, random};
 
 use crate::key::write_private;
 use crate::user::User;
@@ -45,7 +45,7 @@ pub(crate) async fn make_admin(auth: &Auth) -> Result<()> {
     if !given {
         write_private(path, &format!("{}\n", password.reveal()))?;
     }
-    tx.append_for(admin.tenant.clone(), db::user_entry("user.created", &admin, "system", ""));
+    tx.append_for(admin.tenant.clone(), db::user_entry("user.created", &admin, Author::named("system")));
     tx.commit().await?;
     tracing::info!(path = %path.display(), "the user admin was made; its one-time password is in the file");
     Ok(())

@@ -29,7 +29,7 @@ pub async fn reset_password(store: &Store, clock: &Clock, config: &Config, usern
     db::revocation::insert(&mut tx, &user.tenant, &revocation).await?;
     db::user::set_revoked_second(&mut tx, &user, revocation.second()).await?;
     tx.append_for(user.tenant.clone(), revocation.entry(&caller));
-    tx.append_for(user.tenant.clone(), db::user_entry("user.password_reset", &user, &caller.actor(), ""));
+    tx.append_for(user.tenant.clone(), db::user_entry("user.password_reset", &user, caller.author()));
     tx.commit().await?;
     if let (true, Some(file)) = (user.one_time, &config.bootstrap_password_file) {
         bootstrap::forget_password(file);
@@ -45,7 +45,7 @@ pub async fn disable_totp(store: &Store, username: &str) -> Result<()> {
     }
     db::totp::delete(&mut tx, &user).await?;
     let changed = User { totp_enabled: false, ..user };
-    tx.append_for(changed.tenant.clone(), db::user_entry("user.totp_disabled", &changed, &operator().actor(), ""));
+    tx.append_for(changed.tenant.clone(), db::user_entry("user.totp_disabled", &changed, operator().author()));
     tx.commit().await.map(drop)
 }
 
@@ -67,6 +67,8 @@ fn operator() -> Caller {
         scope: Scope::system(),
         peer: None,
         traceparent: String::new(),
+        address: String::new(),
+        request_id: String::new(),
         accepted_time: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
-use sensormesh_types::{Caller, Code, Error, Result, Role, Scope, time};
+use sensormesh_types::{Caller, Changes, Code, Error, Result, Role, Scope, time};
 
 /// Fields of a user that an update may take.
 const FIELDS: &[&str] = &["role", "display_name", "disabled", "site_ids", "email"];
@@ -94,6 +94,17 @@ impl User {
         }
     }
 
+    /// What differs in another state of the account, for the audit.
+    pub fn changes(&self, after: &Self) -> String {
+        Changes::default()
+            .field("display_name", &self.display_name, &after.display_name)
+            .field("email", &self.email, &after.email)
+            .field("role", &self.role.as_str(), &after.role.as_str())
+            .field("site_ids", &self.sites, &after.sites)
+            .field("disabled", &self.disabled, &after.disabled)
+            .text()
+    }
+
     /// The user name as it is compared.
     pub fn username_key(&self) -> String {
         key_of(&self.username)
@@ -179,6 +190,8 @@ mod tests {
             scope: Scope::sites_of("default", sites.iter().map(|s| (*s).to_owned()).collect()),
             peer: None,
             traceparent: String::new(),
+            address: String::new(),
+            request_id: String::new(),
             accepted_time: None,
         }
     }

@@ -7,7 +7,7 @@ use sensormesh_mesh::token;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_proto::auth::v1::watch_verification_response::Event;
 use sensormesh_store::Entry;
-use sensormesh_types::{Caller, time};
+use sensormesh_types::{Author, Caller, time};
 
 use crate::key::{Ring, micros};
 use crate::user::User;
@@ -102,9 +102,9 @@ impl Revocation {
             site: String::new(),
             kind: REVOKED.to_owned(),
             subject: id.clone(),
-            actor: caller.actor(),
-            traceparent: caller.traceparent.clone(),
+            author: caller.author(),
             payload: message(Event::Revocation(self.to_proto())).encode_to_vec(),
+            ..Entry::default()
         }
     }
 }
@@ -119,7 +119,7 @@ pub fn keys_entry(ring: &Ring) -> Entry {
     Entry {
         kind: KEYS_CHANGED.to_owned(),
         subject: "keys".to_owned(),
-        actor: "system".to_owned(),
+        author: Author::named("system"),
         payload: message(Event::Keys(ring.to_proto())).encode_to_vec(),
         ..Entry::default()
     }

@@ -4,7 +4,7 @@ use prost::Message;
 use sensormesh_proto::commissioning::v1 as proto;
 use sensormesh_proto::commissioning::v1::{TestResult, TestedSensor};
 use sensormesh_store::{Entry, Tx};
-use sensormesh_types::{Caller, time};
+use sensormesh_types::{self as types, Caller, time};
 
 use crate::checks::{Seen, judge as checks_of, overall};
 use crate::test::{State, Test, Tested, together};
@@ -14,19 +14,18 @@ use crate::words;
 #[derive(Clone, Debug)]
 pub struct Author {
     tenant: String,
-    actor: String,
-    traceparent: String,
+    by: types::Author,
 }
 
 impl Author {
     /// The caller.
     pub fn of(caller: &Caller) -> Self {
-        Self { tenant: caller.tenant().to_owned(), actor: caller.actor(), traceparent: caller.traceparent.clone() }
+        Self { tenant: caller.tenant().to_owned(), by: caller.author() }
     }
 
     /// The service itself.
     pub fn service(tenant: &str) -> Self {
-        Self { tenant: tenant.to_owned(), actor: "service:commissioning".to_owned(), traceparent: String::new() }
+        Self { tenant: tenant.to_owned(), by: types::Author::named("service:commissioning") }
     }
 }
 
@@ -38,9 +37,9 @@ pub fn test(tx: &mut Tx, author: &Author, kind: &str, test: &Test, results: &[Te
         site: test.site.clone(),
         kind: kind.to_owned(),
         subject: test.id.clone(),
-        actor: author.actor.clone(),
-        traceparent: author.traceparent.clone(),
+        author: author.by.clone(),
         payload: payload.encode_to_vec(),
+        ..Entry::default()
     };
     tx.append_for(&*author.tenant, entry);
 }

@@ -2,7 +2,7 @@
 
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
-use sensormesh_types::{Error, Result, Scope, time};
+use sensormesh_types::{Changes, Error, Result, Scope, time};
 
 use crate::credential::{Holder, Subject};
 use crate::device::site_for;
@@ -57,6 +57,16 @@ impl Bridge {
             update_time: Some(time::from_micros(self.stamp.update_time)),
             etag: self.stamp.etag(),
         }
+    }
+
+    /// What differs in another state of the bridge, for the audit.
+    pub fn changes(&self, after: &Self) -> String {
+        Changes::default()
+            .field("name", &self.name, &after.name)
+            .field("site_id", &self.site, &after.site)
+            .field("prefixes", &self.prefixes, &after.prefixes)
+            .field("max_devices", &self.max_devices, &after.max_devices)
+            .text()
     }
 
     /// The bridge after an update, without its new stamp.

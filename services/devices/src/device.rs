@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
-use sensormesh_types::{Error, Result, Scope, time};
+use sensormesh_types::{Changes, Error, Result, Scope, time};
 
 use crate::credential::{Holder, Subject};
 use crate::rules::{self, Stamp};
@@ -81,6 +81,17 @@ impl Device {
     pub fn holder(&self) -> Holder {
         let subject = Subject::Device(self.device_id.clone());
         Holder { subject, site: self.site.clone(), prefixes: Vec::new(), may_register: false }
+    }
+
+    /// What differs in another state of the device, for the audit.
+    pub fn changes(&self, after: &Self) -> String {
+        Changes::default()
+            .field("name", &self.name, &after.name)
+            .field("manufacturer", &self.manufacturer, &after.manufacturer)
+            .field("model", &self.model, &after.model)
+            .field("site_id", &self.site, &after.site)
+            .field("labels", &self.labels, &after.labels)
+            .text()
     }
 
     /// The device after an update, without its new stamp.

@@ -3,7 +3,7 @@
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
 use sensormesh_types::quantity::{self, QUANTITIES, Quantity};
-use sensormesh_types::{Error, Result};
+use sensormesh_types::{Changes, Error, Result};
 
 use crate::quality;
 use crate::rules::{self, Stamp};
@@ -144,6 +144,21 @@ impl Profile {
             retention_days: effective.retention_days,
             decimals: effective.decimals,
         }
+    }
+
+    /// What differs in another state of the profile, for the audit. Intervals are in microseconds.
+    pub fn changes(&self, after: &Self) -> String {
+        Changes::default()
+            .field("name", &self.name, &after.name)
+            .field("quantity", &self.quantity, &after.quantity)
+            .field("unit", &self.unit, &after.unit)
+            .field("range_min", &self.range_min, &after.range_min)
+            .field("range_max", &self.range_max, &after.range_max)
+            .field("expected_interval", &self.interval, &after.interval)
+            .field("quality_tests", &self.tests, &after.tests)
+            .field("retention_days", &self.retention_days, &after.retention_days)
+            .field("decimals", &self.decimals, &after.decimals)
+            .text()
     }
 
     /// The profile after an update, without its new stamp.

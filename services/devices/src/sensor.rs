@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_types::mask::{self, Fields};
-use sensormesh_types::{Error, Result, quantity, time};
+use sensormesh_types::{Changes, Error, Result, quantity, time};
 
 use crate::profile::{Effective, Profile};
 use crate::quality;
@@ -154,6 +154,20 @@ impl Sensor {
             "" => self.sensor_id.rsplit_once('.').map_or(self.sensor_id.as_str(), |(_, metric)| metric),
             suggested => suggested,
         }
+    }
+
+    /// What differs in another state of the sensor, for the audit. Intervals are in microseconds.
+    pub fn changes(&self, after: &Self) -> String {
+        Changes::default()
+            .field("device_id", &self.device_id, &after.device_id)
+            .field("name", &self.name, &after.name)
+            .field("profile_id", &self.profile_id, &after.profile_id)
+            .field("unit", &self.unit, &after.unit)
+            .field("range_min", &self.range_min, &after.range_min)
+            .field("range_max", &self.range_max, &after.range_max)
+            .field("expected_interval", &self.interval, &after.interval)
+            .field("labels", &self.labels, &after.labels)
+            .text()
     }
 
     /// The sensor after an update, without its new stamp. `now` is what holds for it at present.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sensormesh_types::{Code, Error, Result};
+use sensormesh_types::{Changes, Code, Error, Result};
 
 /// The longest id a place can have.
 const MAX_ID: usize = 64;
@@ -69,6 +69,15 @@ pub struct Place {
 }
 
 impl Place {
+    /// What differs in another state of the place, for the audit.
+    pub fn changes(&self, after: &Self) -> String {
+        Changes::default()
+            .field("name", &self.name, &after.name)
+            .field("parent_id", &self.parent, &after.parent)
+            .field("site_id", &self.site, &after.site)
+            .text()
+    }
+
     /// Changes with every change of the place, also from one place to the next of the same id.
     pub fn etag(&self) -> String {
         format!("{:x}-{:x}", self.created, self.revision)

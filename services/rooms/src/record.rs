@@ -3,7 +3,7 @@
 use prost::Message;
 use sensormesh_proto::rooms::v1 as proto;
 use sensormesh_store::{Entry, Tx};
-use sensormesh_types::{Caller, Error, Result, time};
+use sensormesh_types::{self as types, Caller, Error, Result, time};
 
 use crate::db;
 use crate::place::Place;
@@ -14,39 +14,47 @@ use crate::placement::{Placement, Plan};
 pub struct Author {
     /// The tenant it is made in.
     pub tenant: String,
-    /// `user:ada`, `service:rooms`.
-    pub actor: String,
-    /// The trace of the call; empty outside one.
-    pub traceparent: String,
+    /// Who, and from where.
+    pub by: types::Author,
 }
 
 impl Author {
     /// The caller.
     pub fn of(caller: &Caller) -> Self {
-        Self { tenant: caller.tenant().to_owned(), actor: caller.actor(), traceparent: caller.traceparent.clone() }
+        Self { tenant: caller.tenant().to_owned(), by: caller.author() }
     }
 
     /// The service itself.
     pub fn service(tenant: &str) -> Self {
-        Self { tenant: tenant.to_owned(), actor: "service:rooms".to_owned(), traceparent: String::new() }
+        Self { tenant: tenant.to_owned(), by: types::Author::named("service:rooms") }
     }
 
     fn write(&self, tx: &mut Tx, kind: &str, site: &str, subject: &str, payload: Vec<u8>) {
-        let entry = Entry {
+        tx.append_for(&*self.tenant, self.entry(kind, site, subject, payload));
+    }
+
+    fn entry(&self, kind: &str, site: &str, subject: &str, payload: Vec<u8>) -> Entry {
+        Entry {
             site: site.to_owned(),
             kind: kind.to_owned(),
             subject: subject.to_owned(),
-            actor: self.actor.clone(),
-            traceparent: self.traceparent.clone(),
+            author: self.by.clone(),
             payload,
-        };
-        tx.append_for(&*self.tenant, entry);
+            ..Entry::default()
+        }
     }
 }
 
 /// Tells that a place was created, updated or deleted: `place.created`.
 pub fn place(tx: &mut Tx, author: &Author, kind: &str, place: &Place) {
     author.write(tx, kind, &place.site, &place.id, encode_place(place).encode_to_vec());
+}
+
+/// Tells that a place was updated, and what of it changed.
+pub fn changed_place(tx: &mut Tx, author: &Author, before: Option<&Place>, place: &Place) {
+    let entry = author.entry("place.updated", &place.site, &place.id, encode_place(place).encode_to_vec());
+    let changes = before.map(|before| before.changes(place)).unwrap_or_default();
+    tx.append_for(&*author.tenant, Entry { changes, ..entry });
 }
 
 /// Tells that what `devices` says has changed. For the service's own replicas: what they show follows from it.

@@ -82,7 +82,15 @@ mod tests {
 
     fn caller() -> Caller {
         let (principal, scope) = (Principal::Service { name: "test".to_owned() }, Scope::tenant_of("acme"));
-        Caller { principal, scope, peer: None, traceparent: String::new(), accepted_time: None }
+        Caller {
+            principal,
+            scope,
+            peer: None,
+            traceparent: String::new(),
+            address: String::new(),
+            request_id: String::new(),
+            accepted_time: None,
+        }
     }
 
     #[tokio::test]

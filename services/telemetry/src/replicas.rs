@@ -12,7 +12,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
 use sensormesh_series::{Quality, Reading};
 use sensormesh_store::{Entry, EventKind, Tx, WatchRequest};
-use sensormesh_types::{Result, Scope};
+use sensormesh_types::{Author, Result, Scope};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -165,25 +165,25 @@ impl State {
 /// Tells the other replicas what a transaction seals.
 pub fn tell_sealed(tx: &mut Tx, series: Vec<Sealed>) {
     let payload = SealedSome { series }.encode_to_vec();
-    tx.append_for("", Entry { kind: SEALED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
+    tx.append_for("", Entry { kind: SEALED.to_owned(), author: Author::named(ACTOR), payload, ..Entry::default() });
 }
 
 /// Tells the other replicas up to which time a series is left as rollups only.
 pub fn tell_rolled(tx: &mut Tx, series: u32, end: i64) {
     let payload = Rolled { series, end }.encode_to_vec();
-    tx.append_for("", Entry { kind: ROLLED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
+    tx.append_for("", Entry { kind: ROLLED.to_owned(), author: Author::named(ACTOR), payload, ..Entry::default() });
 }
 
 /// Tells the other replicas that readings of a series were deleted out of blocks, and which is the last one there now.
 pub fn tell_deleted(tx: &mut Tx, series: u32, deletions: u64, latest: Option<Reading>) {
     let last = |r: Reading| Last { time: r.time, bits: r.value.to_bits(), quality: r.quality.0.into() };
     let payload = Deleted { series, deletions, latest: latest.map(last) }.encode_to_vec();
-    tx.append_for("", Entry { kind: DELETED.to_owned(), actor: ACTOR.to_owned(), payload, ..Entry::default() });
+    tx.append_for("", Entry { kind: DELETED.to_owned(), author: Author::named(ACTOR), payload, ..Entry::default() });
 }
 
 /// Tells the other replicas that a transaction numbers series.
 pub fn tell_numbered(tx: &mut Tx) {
-    tx.append_for("", Entry { kind: NUMBERED.to_owned(), actor: ACTOR.to_owned(), ..Entry::default() });
+    tx.append_for("", Entry { kind: NUMBERED.to_owned(), author: Author::named(ACTOR), ..Entry::default() });
 }
 
 /// Follows the other replicas until `stop`.

@@ -89,7 +89,15 @@ mod tests {
 
     fn caller(name: &str) -> Caller {
         let (principal, scope) = (Principal::Service { name: name.to_owned() }, Scope::tenant_of("acme"));
-        Caller { principal, scope, peer: None, traceparent: String::new(), accepted_time: None }
+        Caller {
+            principal,
+            scope,
+            peer: None,
+            traceparent: String::new(),
+            address: String::new(),
+            request_id: String::new(),
+            accepted_time: None,
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,9 @@ impl Api {
             actor: record.actor,
             site_id: record.site,
             trace_id,
+            address: record.address,
+            request_id: record.request_id,
+            changes: record.changes,
         }
     }
 }

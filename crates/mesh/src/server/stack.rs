@@ -204,7 +204,9 @@ impl Inner {
             request_id: text("x-request-id").filter(|id| id.len() <= LONGEST_ID).unwrap_or_default(),
         };
         let peer = peer.map(|peer| peer.service);
-        let caller = Caller { principal, scope, peer, traceparent, accepted_time: accepted };
+        let (address, request_id) =
+            (whence::address(headers, peer.as_deref(), &request.extensions), context.request_id.clone());
+        let caller = Caller { principal, scope, peer, traceparent, address, request_id, accepted_time: accepted };
         Ok(Admitted { places, deadline, caller, user, context })
     }
 

@@ -6,7 +6,7 @@ use sensormesh_types::{Error, Result};
 
 use crate::identity::{PEER_HEADER, Peer, PeerAddr};
 use crate::token::KEPT_FOR;
-use crate::{Bearer, Config, Identity, Transport, Verifier};
+use crate::{Bearer, Config, Identity, OPERATOR, Transport, Verifier};
 
 /// The header in which the edge says when it accepted a call that it kept: microseconds since the Unix epoch.
 pub const ACCEPTED_TIME: &str = "sensormesh-accepted-time";
@@ -14,6 +14,8 @@ pub const ACCEPTED_TIME: &str = "sensormesh-accepted-time";
 const LEEWAY: i64 = 30_000_000;
 /// The one that accepts calls for others.
 const EDGE: &str = "edge";
+/// An address is no longer than this, bytes.
+const LONGEST_ADDRESS: usize = 64;
 
 /// Envoy's header for the identity it proved.
 const XFCC: &str = "x-forwarded-client-cert";
@@ -75,6 +77,19 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     }
     parts.push(&text[start..]);
     parts
+}
+
+/// The address of the client outside, which only the edge can know; of who calls directly the own one, of other services nothing.
+pub(super) fn address(headers: &HeaderMap, peer: Option<&str>, extensions: &Extensions) -> String {
+    match peer {
+        Some(EDGE) => {
+            let chain = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+            let last = chain.and_then(|chain| chain.rsplit(',').next()).map(str::trim).unwrap_or_default();
+            if last.len() <= LONGEST_ADDRESS { last.to_owned() } else { String::new() }
+        }
+        Some(OPERATOR) | None => extensions.get::<PeerAddr>().map(|from| from.0.ip().to_string()).unwrap_or_default(),
+        Some(_) => String::new(),
+    }
 }
 
 /// The token of an `authorization: Bearer …` header. UNAUTHENTICATED for another scheme or more than one header.

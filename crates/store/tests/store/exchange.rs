@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sensormesh_store::exchange::{Answer, Question};
 use sensormesh_store::{EventKind, Store, WatchRequest};
-use sensormesh_types::{Code, Scope};
+use sensormesh_types::{Author, Code, Scope};
 
 use super::places;
 
@@ -19,8 +19,7 @@ fn question(request_id: &str, payload: &str, patience: Duration) -> Question {
         payload: payload.into(),
         patience,
         site: String::new(),
-        actor: "user:ada".into(),
-        traceparent: String::new(),
+        author: Author::named("user:ada"),
     }
 }
 

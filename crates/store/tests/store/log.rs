@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use sensormesh_store::{Entry, Event, EventKind, Read, Store, WatchRequest};
-use sensormesh_types::{Code, Result, Scope};
+use sensormesh_types::{Author, Code, Result, Scope};
 
 use super::{Place, places};
 
 fn entry(subject: &str) -> Entry {
-    Entry { kind: "thing.made".into(), subject: subject.into(), actor: "user:ada".into(), ..Entry::default() }
+    Entry { kind: "thing.made".into(), subject: subject.into(), author: Author::named("user:ada"), ..Entry::default() }
 }
 
 async fn append(store: &Store, tenant: &str, subject: &str) -> u64 {

@@ -199,9 +199,8 @@ fn asker<T>(request: &Request<T>, caller: &Caller) -> Asker {
         return Asker::default();
     }
     let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
-    let last = header("x-forwarded-for").and_then(|chain| chain.rsplit(',').next()).map(str::trim);
     Asker {
-        address: last.filter(|last| !last.is_empty() && last.len() <= 64).map(str::to_owned),
+        address: Some(caller.address.clone()).filter(|address| !address.is_empty()),
         user_agent: header("x-forwarded-user-agent").map(|name| name.chars().take(256).collect()).unwrap_or_default(),
     }
 }

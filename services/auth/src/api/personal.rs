@@ -6,10 +6,10 @@ use prost::Message as _;
 use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_store::Entry;
-use sensormesh_types::{Caller, Code, Error, Result, Role, Scope};
+use sensormesh_types::{Author, Caller, Code, Error, Result, Role, Scope};
 
 use super::second_factor::{own, take};
-use super::token::{answer, confirm, confirmed};
+use super::token::{answer, by_user, confirm, confirmed};
 use super::{commit, keep, user_and_session};
 use crate::key::micros;
 use crate::personal::{MOST_TOKENS, PersonalToken, new_id, new_secret};
@@ -27,14 +27,14 @@ fn wrong() -> Error {
     Error::new(Code::Unauthenticated, "INVALID_PERSONAL_TOKEN", "the personal access token is not valid")
 }
 
-fn entry(kind: &str, token: &PersonalToken, caller: &Caller, actor: String) -> Entry {
+fn entry(kind: &str, token: &PersonalToken, author: Author) -> Entry {
     Entry {
         site: String::new(),
         kind: kind.to_owned(),
         subject: token.token_id.clone(),
-        actor,
-        traceparent: caller.traceparent.clone(),
+        author,
         payload: token.to_proto().encode_to_vec(),
+        ..Entry::default()
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn create(
     }
     let secret = new_secret();
     db::personal::insert(&mut tx, &token, digest(secret.reveal())).await?;
-    tx.append(entry("personal_token.created", &token, caller, caller.actor()));
+    tx.append(entry("personal_token.created", &token, caller.author()));
     tx.commit().await?;
     Ok(proto::CreatePersonalTokenResponse { secret: secret.reveal().clone(), token: Some(token.to_proto()) })
 }
@@ -101,8 +101,7 @@ pub(super) async fn delete(auth: &Auth, caller: &Caller, token_id: &str) -> Resu
     tx.append(Entry {
         kind: "personal_token.deleted".to_owned(),
         subject: token_id.to_owned(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         ..Entry::default()
     });
     commit(auth, tx, &[revocation]).await
@@ -125,10 +124,7 @@ pub(super) async fn exchange(
     let user = owner.and_then(|(user, _)| token.narrow(user)).ok_or_else(wrong)?;
     let left = Duration::from_micros(u64::try_from(token.expire_time.saturating_sub(now)).unwrap_or(0));
     let answer = answer(auth, &user, &token.token_id, None, now, auth.config.access_token_life.min(left))?;
-    tx.append_for(
-        token.tenant.clone(),
-        entry("personal_token.used", &token, caller, format!("user:{}", user.username)),
-    );
+    tx.append_for(token.tenant.clone(), entry("personal_token.used", &token, by_user(caller, &user)));
     tx.commit().await?;
     Ok(answer)
 }

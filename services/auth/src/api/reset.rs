@@ -7,6 +7,7 @@ use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_types::{Caller, Code, Error, Result, Scope};
 
+use super::token::by_user;
 use super::{commit_and, revoke_user};
 use crate::key::micros;
 use crate::session::{Asker, digest, new_reset_secret};
@@ -50,7 +51,7 @@ async fn mail(auth: &Auth, caller: &Caller, username: &str) -> Result<()> {
     let expire_time = auth.clock.now_micros().saturating_add(micros(LIFE));
     let mut tx = auth.store.tx(&Scope::system()).await?;
     db::reset::insert(&mut tx, &user, digest(secret.reveal()), expire_time).await?;
-    let entry = db::user_entry("user.password_reset_requested", &user, &caller.actor(), &caller.traceparent);
+    let entry = db::user_entry("user.password_reset_requested", &user, caller.author());
     tx.append_for(user.tenant.clone(), entry);
     tx.commit().await?;
     match &auth.mailer {
@@ -92,8 +93,7 @@ async fn end_all(auth: &Auth, mut tx: sensormesh_store::Tx, caller: &Caller, use
     db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
     let revocation = revoke_user(auth, &mut tx, caller, user).await?;
     db::user::set_revoked_second(&mut tx, user, revocation.second()).await?;
-    let actor = format!("user:{}", user.username);
-    tx.append_for(user.tenant.clone(), db::user_entry("user.password_reset", user, &actor, &caller.traceparent));
+    tx.append_for(user.tenant.clone(), db::user_entry("user.password_reset", user, by_user(caller, user)));
     let one_time = user.one_time.then(|| auth.config.bootstrap_password_file.clone()).flatten();
     commit_and(auth, tx, &[revocation], move || one_time.iter().for_each(|file| bootstrap::forget_password(file))).await
 }

@@ -42,7 +42,7 @@ pub(super) async fn begin(
     if !db::totp::begin(&mut tx, &user, &new).await? {
         return Err(enabled());
     }
-    tx.append(db::user_entry("user.totp_begun", &user, &caller.actor(), &caller.traceparent));
+    tx.append(db::user_entry("user.totp_begun", &user, caller.author()));
     tx.commit().await?;
     let (secret, uri) = totp::shown(&new, &user.username)?;
     Ok(proto::BeginTotpResponse { secret, uri })
@@ -71,7 +71,7 @@ pub(super) async fn enable(
         return Err(Error::new(Code::Conflict, "TOTP_CHANGED", "the second factor was changed meanwhile"));
     }
     let changed = User { totp_enabled: true, ..user };
-    tx.append(db::user_entry("user.totp_enabled", &changed, &caller.actor(), &caller.traceparent));
+    tx.append(db::user_entry("user.totp_enabled", &changed, caller.author()));
     commit(auth, tx, &[]).await?;
     auth.codes.succeeded(&changed.username_key(), asker.address.as_deref());
     Ok(proto::EnableTotpResponse { recovery_codes: recovery.iter().map(|code| code.reveal().clone()).collect() })
@@ -94,7 +94,7 @@ pub(super) async fn disable(
     }
     db::totp::delete(&mut tx, &user).await?;
     let changed = User { totp_enabled: false, ..user };
-    tx.append(db::user_entry("user.totp_disabled", &changed, &caller.actor(), &caller.traceparent));
+    tx.append(db::user_entry("user.totp_disabled", &changed, caller.author()));
     tx.commit().await?;
     confirmed(auth, &changed, asker);
     Ok(())

@@ -6,7 +6,7 @@ use prost::Message as _;
 use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_store::Entry;
-use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random, time};
+use sensormesh_types::{Author, Caller, Code, Error, Principal, Result, Scope, random, time};
 
 use super::{commit, commit_and, end_session, personal, revoke_user, second_factor, user_and_session};
 use crate::db::session::Presented;
@@ -165,19 +165,24 @@ pub(super) fn answer(
     })
 }
 
+/// What a user does before the call is the user's.
+pub(super) fn by_user(caller: &Caller, user: &User) -> Author {
+    Author { actor: format!("user:{}", user.username), ..caller.author() }
+}
+
 fn session_entry(kind: &str, session: &Session, user: &User, caller: &Caller) -> Entry {
     // a log-in is made by the user, who was nobody when the call began
-    let actor = match caller.principal {
-        Principal::Anonymous | Principal::Service { .. } => format!("user:{}", user.username),
-        _ => caller.actor(),
+    let author = match caller.principal {
+        Principal::Anonymous | Principal::Service { .. } => by_user(caller, user),
+        _ => caller.author(),
     };
     Entry {
         site: String::new(),
         kind: kind.to_owned(),
         subject: session.session_id.clone(),
-        actor,
-        traceparent: caller.traceparent.clone(),
+        author,
         payload: user.to_proto().encode_to_vec(),
+        ..Entry::default()
     }
 }
 
@@ -214,8 +219,7 @@ pub(super) async fn log_out(auth: &Auth, caller: &Caller, all_sessions: bool) ->
     tx.append(Entry {
         kind: kind.to_owned(),
         subject: subject.to_owned(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         ..Entry::default()
     });
     commit(auth, tx, &[revocation]).await
@@ -241,8 +245,7 @@ pub(super) async fn delete_session(auth: &Auth, caller: &Caller, session_id: &st
     tx.append(Entry {
         kind: "session.ended".to_owned(),
         subject: session_id.to_owned(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         ..Entry::default()
     });
     commit(auth, tx, &[revocation]).await
@@ -300,7 +303,7 @@ pub(super) async fn change_password(
             revocations.push(end_session(auth, &mut tx, caller, tenant, &other.session_id).await?);
         }
     }
-    tx.append(db::user_entry("user.password_changed", &user, &caller.actor(), &caller.traceparent));
+    tx.append(db::user_entry("user.password_changed", &user, caller.author()));
     let one_time = user.one_time.then(|| auth.config.bootstrap_password_file.clone()).flatten();
     commit_and(auth, tx, &revocations, move || one_time.iter().for_each(|file| bootstrap::forget_password(file))).await
 }

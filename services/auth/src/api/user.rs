@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use sensormesh_observability::Secret;
 use sensormesh_proto::auth::v1 as proto;
+use sensormesh_store::Entry;
 use sensormesh_types::{Caller, Code, DEFAULT_TENANT, Error, Result, Role, Scope, page, random, time};
 
+use super::token::by_user;
 use super::{commit, logged_in, revoke_user};
 use crate::db::invitation::Invitation;
 use crate::key::micros;
@@ -55,8 +57,7 @@ pub(super) async fn register(auth: &Auth, caller: &Caller, request: proto::Regis
     if !db::user::insert(&mut tx, &user, &hash).await? {
         return Err(Error::exists("user", &user.username));
     }
-    let actor = format!("user:{}", user.username);
-    tx.append_for(user.tenant.clone(), db::user_entry("user.created", &user, &actor, &caller.traceparent));
+    tx.append_for(user.tenant.clone(), db::user_entry("user.created", &user, by_user(caller, &user)));
     tx.commit().await?;
     Ok(user.to_proto())
 }
@@ -138,7 +139,8 @@ pub(super) async fn update(auth: &Auth, caller: &Caller, request: proto::UpdateU
         revocations.push(revocation);
     }
     db::user::update(&mut tx, &changed).await?;
-    tx.append(db::user_entry("user.updated", &changed, &caller.actor(), &caller.traceparent));
+    let entry = db::user_entry("user.updated", &changed, caller.author());
+    tx.append(Entry { changes: user.changes(&changed), ..entry });
     commit(auth, tx, &revocations).await?;
     Ok(changed.to_proto())
 }
@@ -156,7 +158,7 @@ pub(super) async fn delete(auth: &Auth, caller: &Caller, user_id: &str) -> Resul
     db::personal::delete_all(&mut tx, &user.tenant, &user.user_id).await?;
     db::reset::delete(&mut tx, &user).await?;
     let revocation = revoke_user(auth, &mut tx, caller, &user).await?;
-    tx.append(db::user_entry("user.deleted", &user, &caller.actor(), &caller.traceparent));
+    tx.append(db::user_entry("user.deleted", &user, caller.author()));
     commit(auth, tx, &[revocation]).await
 }
 
@@ -196,7 +198,7 @@ pub(super) async fn invite(
     let invitation = Invitation { tenant: caller.tenant().to_owned(), role, sites, expire_time };
     db::invitation::insert(&mut tx, digest(secret.reveal()), &invitation).await?;
     let invited = User { tenant: invitation.tenant, role, sites: invitation.sites, ..User::default() };
-    tx.append(db::user_entry("invitation.created", &invited, &caller.actor(), &caller.traceparent));
+    tx.append(db::user_entry("invitation.created", &invited, caller.author()));
     tx.commit().await?;
     Ok(proto::CreateInvitationResponse {
         invitation: secret.reveal().clone(),

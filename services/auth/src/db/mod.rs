@@ -11,19 +11,18 @@ pub mod user;
 
 use prost::Message as _;
 use sensormesh_store::Entry;
-use sensormesh_types::{Error, Result};
+use sensormesh_types::{Author, Error, Result};
 
 use crate::user::User;
 
 /// An audit entry about a user. Its payload is the user as the contract shows it, which has no secrets.
-pub fn user_entry(kind: &str, user: &User, actor: &str, traceparent: &str) -> Entry {
+pub fn user_entry(kind: &str, user: &User, author: Author) -> Entry {
     Entry {
-        site: String::new(),
         kind: kind.to_owned(),
         subject: user.user_id.clone(),
-        actor: actor.to_owned(),
-        traceparent: traceparent.to_owned(),
+        author,
         payload: user.to_proto().encode_to_vec(),
+        ..Entry::default()
     }
 }
 

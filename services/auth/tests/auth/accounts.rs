@@ -74,7 +74,7 @@ pub async fn an_invitation_works_once_and_expires(engine: Engine) {
     let admin = system.log_in("admin", &system.admin_password()).await.expect("admin").access_token;
     let request = proto::CreateInvitationRequest { role: OPERATOR, ..Default::default() };
     let mut client = system.client();
-    let invitation = answer(as_user(&admin, client.create_invitation(request)).await).expect("invitation");
+    let invitation = answer(as_user(&admin, client.create_invitation(request.clone())).await).expect("invitation");
 
     let user = system.register("ada", &invitation.invitation).await.expect("registered");
     assert_eq!(user.role, OPERATOR);

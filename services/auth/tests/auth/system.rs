@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sensormesh_auth::{Config, Registration, MIGRATIONS, password};
+use sensormesh_auth::{Config, MIGRATIONS, Registration, password};
 use sensormesh_mesh::{Channel, Context, Listeners, LocalRegistry, Mesh, Running, Shutdown, Transport, serve};
 use sensormesh_proto::auth::v1 as proto;
 use sensormesh_proto::auth::v1::auth_service_client::AuthServiceClient;

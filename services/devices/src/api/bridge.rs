@@ -10,13 +10,13 @@ use super::{Api, page_size, required};
 use crate::bridge::{self, Bridge, visible};
 use crate::db;
 
-fn append(tx: &mut Tx, caller: &Caller, what: &str, bridge: &Bridge) {
+fn append(tx: &mut Tx, caller: &Caller, what: &str, bridge: &Bridge, changes: String) {
     tx.append(Entry {
         site: bridge.site.clone(),
         kind: format!("bridge.{what}"),
         subject: bridge.bridge_id.clone(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
+        changes,
         payload: bridge.to_proto().encode_to_vec(),
     });
 }
@@ -33,7 +33,7 @@ impl Api {
         if !db::bridge::insert(&mut tx, &bridge).await? {
             return Err(Error::exists("bridge", &bridge.bridge_id));
         }
-        append(&mut tx, caller, "created", &bridge);
+        append(&mut tx, caller, "created", &bridge, String::new());
         tx.commit().await?;
         Ok(bridge.to_proto())
     }
@@ -79,7 +79,7 @@ impl Api {
         let now = self.clock.now_micros();
         changed.stamp = bridge.stamp.changed(now);
         db::bridge::update(&mut tx, &changed).await?;
-        append(&mut tx, caller, "updated", &changed);
+        append(&mut tx, caller, "updated", &changed, bridge.changes(&changed));
         if changed.holder() != bridge.holder() {
             holder_changed(&mut tx, caller, &changed.holder(), now).await?;
         }
@@ -93,7 +93,7 @@ impl Api {
         let bridge = visible(&caller.scope, found, bridge_id)?;
         holder_gone(&mut tx, caller, &bridge.holder(), self.clock.now_micros()).await?;
         db::bridge::delete(&mut tx, bridge_id).await?;
-        append(&mut tx, caller, "deleted", &bridge);
+        append(&mut tx, caller, "deleted", &bridge, String::new());
         tx.commit().await?;
         Ok(())
     }

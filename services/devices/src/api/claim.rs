@@ -71,8 +71,7 @@ impl Api {
         tx.append(Entry {
             kind: "claim_code.deleted".to_owned(),
             subject: claim_code_id.to_owned(),
-            actor: caller.actor(),
-            traceparent: caller.traceparent.clone(),
+            author: caller.author(),
             ..Entry::default()
         });
         tx.commit().await?;
@@ -137,8 +136,8 @@ fn entry(kind: &str, caller: &Caller, code: &ClaimCode) -> Entry {
         site: code.site.clone(),
         kind: kind.to_owned(),
         subject: code.claim_code_id.clone(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         payload: code.to_proto().encode_to_vec(),
+        ..Entry::default()
     }
 }

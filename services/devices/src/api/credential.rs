@@ -35,9 +35,9 @@ fn append(tx: &mut Tx, caller: &Caller, holder: &Holder, what: &str, credential:
         site: holder.site.clone(),
         kind: format!("{CREDENTIAL}{what}"),
         subject: format!("{}/{}", holder.subject.name(), credential.credential_id),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         payload,
+        ..Entry::default()
     });
 }
 

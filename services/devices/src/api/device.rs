@@ -7,7 +7,7 @@ use sensormesh_store::Tx;
 use sensormesh_types::{Caller, Error, Result, page};
 
 use super::credential::{holder_changed, holder_gone};
-use super::{Api, append, body_of, page_size, recall, required};
+use super::{Api, append, append_changed, body_of, page_size, recall, required};
 use crate::db;
 use crate::db::profile::Profiles;
 use crate::device::{self, Device};
@@ -96,7 +96,8 @@ impl Api {
             let event = Event::DeletedDeviceId(device.device_id.clone());
             append(&mut tx, caller, &device.site, LEFT_SITE, &device.device_id, event);
         }
-        append_device(&mut tx, caller, "device.updated", &changed);
+        let told = (Event::Device(changed.to_proto()), device.changes(&changed));
+        append_changed(&mut tx, caller, &changed.site, "device.updated", &changed.device_id, told);
         if moved {
             self.move_sensors(&mut tx, caller, &changed, now).await?;
             holder_changed(&mut tx, caller, &changed.holder(), now).await?;

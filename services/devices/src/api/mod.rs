@@ -155,13 +155,25 @@ fn message(tenant: &str, event: Event) -> proto::WatchDevicesResponse {
 
 /// Appends what watchers are told, and the audit is kept of, to the log: one entry in the transaction of the change.
 fn append(tx: &mut Tx, caller: &Caller, site: &str, kind: &str, subject: &str, event: Event) {
+    append_changed(tx, caller, site, kind, subject, (event, String::new()));
+}
+
+/// The same of something that was there before, and what of it changed.
+fn append_changed(
+    tx: &mut Tx,
+    caller: &Caller,
+    site: &str,
+    kind: &str,
+    subject: &str,
+    (event, changes): (Event, String),
+) {
     let payload = message(&tx.tenant(), event).encode_to_vec();
     tx.append(Entry {
         site: site.to_owned(),
         kind: kind.to_owned(),
         subject: subject.to_owned(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
+        changes,
         payload,
     });
 }

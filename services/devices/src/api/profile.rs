@@ -6,7 +6,7 @@ use sensormesh_proto::devices::v1::watch_devices_response::Event;
 use sensormesh_types::{Caller, Code, Error, Result, page};
 
 use super::sensor::{append_sensor, restamped};
-use super::{Api, append, body_of, page_size, recall, required};
+use super::{Api, append, append_changed, body_of, page_size, recall, required};
 use crate::db;
 use crate::profile::{self, Profile};
 use crate::rules::Stamp;
@@ -94,7 +94,8 @@ impl Api {
         changed.stamp = profile.stamp.changed(now);
         db::profile::update(&mut tx, &changed).await?;
         let shown = changed.to_proto();
-        append(&mut tx, caller, "", "profile.updated", &changed.profile_id, Event::Profile(shown.clone()));
+        let told = (Event::Profile(shown.clone()), profile.changes(&changed));
+        append_changed(&mut tx, caller, "", "profile.updated", &changed.profile_id, told);
         if changed.effective() != profile.effective() {
             for sensor in db::sensor::of_profile(&mut tx, &changed.profile_id).await? {
                 let sensor = restamped(&sensor, now);

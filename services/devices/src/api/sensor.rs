@@ -7,7 +7,7 @@ use sensormesh_store::Tx;
 use sensormesh_types::{Caller, Error, Result, page};
 
 use super::device::append_device;
-use super::{Api, append, body_of, page_size, recall, required};
+use super::{Api, append, append_changed, body_of, page_size, recall, required};
 use crate::db;
 use crate::db::profile::Profiles;
 use crate::device::{Device, MANUAL, site_for};
@@ -111,7 +111,8 @@ impl Api {
         changed.stamp = sensor.stamp.changed(self.clock.now_micros());
         let shown = changed.to_proto(profiles.demand(&mut tx, &changed.profile_id).await?);
         db::sensor::update(&mut tx, &changed).await?;
-        append_sensor(&mut tx, caller, "sensor.updated", &changed, shown.clone());
+        let told = (Event::Sensor(shown.clone()), sensor.changes(&changed));
+        append_changed(&mut tx, caller, &changed.site, "sensor.updated", &changed.sensor_id, told);
         tx.commit().await?;
         Ok(shown)
     }

@@ -110,6 +110,7 @@ impl Api {
         let parent = fields.takes("parent_id").then_some(wanted.parent_id.as_str());
         hide_parent(&caller.scope, &tree, parent.unwrap_or_default())?;
         let name = fields.takes("name").then_some(wanted.name.as_str());
+        let places = tree.clone();
         let changed = tree.change(id, name, parent, self.mesh.clock().now_micros())?;
         if changed.iter().any(|place| !sees(&caller.scope, place)) {
             return Err(Error::forbidden("the place would leave the sites you may change"));
@@ -119,7 +120,7 @@ impl Api {
         }
         for place in &changed {
             db::save_place(&mut tx, caller.tenant(), place).await?;
-            record::place(&mut tx, &Author::of(caller), "place.updated", place);
+            record::changed_place(&mut tx, &Author::of(caller), places.get(&place.id), place);
         }
         tx.commit().await?;
         Ok(proto::UpdatePlaceResponse { place: tree.get(id).map(record::encode_place) })

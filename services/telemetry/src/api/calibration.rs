@@ -124,8 +124,8 @@ fn append(tx: &mut Tx, caller: &Caller, site: String, kind: &str, calibration: &
         site,
         kind: kind.to_owned(),
         subject: calibrations::subject(&calibration.sensor_id, calibration.version),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         payload: calibration.encode_to_vec(),
+        ..Entry::default()
     });
 }

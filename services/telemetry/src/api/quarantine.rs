@@ -163,9 +163,9 @@ pub(super) fn entry(caller: &Caller, kind: &str, sensor_id: &str, readings: u64)
         site: String::new(),
         kind: kind.to_owned(),
         subject: sensor_id.to_owned(),
-        actor: caller.actor(),
-        traceparent: caller.traceparent.clone(),
+        author: caller.author(),
         payload: readings.to_string().into_bytes(),
+        ..Entry::default()
     }
 }
 
