@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use sensormesh_proto::mesh::v1 as proto;
-use sensormesh_types::{AuditRecord, Result, Scope};
+use sensormesh_types::{AuditQuery, AuditRecord, Result, Scope};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
@@ -28,8 +28,7 @@ pub enum Condition {
 pub(crate) type CheckFn = Arc<dyn Fn() -> BoxFuture<'static, Condition> + Send + Sync>;
 pub(crate) type PortFn = Box<dyn FnOnce(Drain) -> BoxFuture<'static, ()> + Send>;
 pub(crate) type TaskFn = Arc<dyn Fn(Shutdown) -> BoxFuture<'static, Result<()>> + Send + Sync>;
-pub(crate) type AuditFn =
-    Arc<dyn Fn(Scope, Option<u64>, u32) -> BoxFuture<'static, Result<Vec<AuditRecord>>> + Send + Sync>;
+pub(crate) type AuditFn = Arc<dyn Fn(Scope, AuditQuery) -> BoxFuture<'static, Result<Vec<AuditRecord>>> + Send + Sync>;
 
 /// A circuit breaker that the service keeps itself, such as its database's.
 pub(crate) struct OwnBreaker {
@@ -133,14 +132,13 @@ impl Service {
         self
     }
 
-    /// Answers `MeshService.ListAuditEntries` from the service's log: what changed within a scope, the newest first, up to
-    /// so many entries before a sequence number.
+    /// Answers `MeshService.ListAuditEntries` from the service's log: what changed within a scope, the newest first.
     pub fn audit<F, Fut>(mut self, list: F) -> Self
     where
-        F: Fn(Scope, Option<u64>, u32) -> Fut + Send + Sync + 'static,
+        F: Fn(Scope, AuditQuery) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<AuditRecord>>> + Send + 'static,
     {
-        self.audit = Some(Arc::new(move |scope, before, limit| Box::pin(list(scope, before, limit))));
+        self.audit = Some(Arc::new(move |scope, query| Box::pin(list(scope, query))));
         self
     }
 

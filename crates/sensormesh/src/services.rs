@@ -143,9 +143,9 @@ fn with_database(service: Service, name: &'static str, store: &Store) -> Service
             })
         })
         .breaker(move || breaker(name, &shown.health()), move || reset.reset_breaker())
-        .audit(move |scope, before, limit| {
+        .audit(move |scope, query| {
             let log = log.clone();
-            async move { log.list_audit(&scope, before, limit).await }
+            async move { log.list_audit(&scope, &query).await }
         })
 }
 

@@ -1,6 +1,6 @@
 //! The service's log: what changed, in the order of commits, chained by hashes so that it is also the audit.
 
-use sensormesh_types::{AuditRecord, Author, Code, Error, Result, Scope};
+use sensormesh_types::{AuditQuery, AuditRecord, Author, Code, Error, Result, Scope};
 
 use crate::value::Row;
 use crate::{Engine, Read, Store};
@@ -251,9 +251,10 @@ pub(crate) async fn bytes_after(read: &mut Read, seq: u64) -> Result<u64> {
 }
 
 impl Store {
-    /// What changed within `scope`, the newest first, without what replicas tell each other: up to `limit` entries before the sequence number `before`.
-    pub async fn list_audit(&self, scope: &Scope, before: Option<u64>, limit: u32) -> Result<Vec<AuditRecord>> {
-        let before = before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
+    /// What changed within `scope`, the newest first, without what replicas tell each other.
+    pub async fn list_audit(&self, scope: &Scope, query: &AuditQuery) -> Result<Vec<AuditRecord>> {
+        const ASKED: usize = 10;
+        let before = query.before.and_then(|seq| i64::try_from(seq).ok()).unwrap_or(i64::MAX);
         let mut read = self.read(scope).await?;
         let tenant = read.tenant();
         let every = scope.is_system();
@@ -261,18 +262,25 @@ impl Store {
         let in_sites = if sites.is_empty() {
             String::new()
         } else {
-            format!("AND site IN ({})", crate::placeholders(6, sites.len()))
+            format!("AND site IN ({})", crate::placeholders(ASKED + 1, sites.len()))
         };
         let rows = read
             .query_built(format!(
-                "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, address, request_id, changes, payload, hash FROM log \
-                 WHERE shard = $1 AND seq < $2 AND tenant <> '' AND ($3 = 1 OR tenant = $4) {in_sites} ORDER BY seq DESC LIMIT $5"
+                "SELECT seq, time, tenant, site, kind, subject, actor, traceparent, address, request_id, changes, payload, hash \
+                 FROM log WHERE shard = $1 AND seq < $2 AND tenant <> '' AND ($3 = 1 OR tenant = $4) \
+                 AND ($6 = '' OR actor = $6) AND ($7 = '' OR SUBSTR(kind, 1, LENGTH($7)) = $7) \
+                 AND ($8 = '' OR subject = $8) AND time >= $9 AND time < $10 {in_sites} ORDER BY seq DESC LIMIT $5"
             ))
             .bind(SHARD)
             .bind(before)
             .bind(every)
             .bind(tenant)
-            .bind(limit)
+            .bind(query.limit)
+            .bind(&query.actor)
+            .bind(&query.kind)
+            .bind(&query.subject)
+            .bind(query.start.unwrap_or(i64::MIN))
+            .bind(query.end.unwrap_or(i64::MAX))
             .bind_all(sites)
             .fetch_all()
             .await?;

@@ -27,6 +27,25 @@ pub struct AuditRecord {
     pub changes: String,
 }
 
+/// Which changes are asked for. What is empty or absent is not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Only those with a smaller sequence number.
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: u32,
+    /// By whom: `user:ada`.
+    pub actor: String,
+    /// What the kind begins with: `device.`.
+    pub kind: String,
+    /// To what: the id.
+    pub subject: String,
+    /// From this time on, in microseconds since the Unix epoch.
+    pub start: Option<i64>,
+    /// Up to but not including this time, in microseconds since the Unix epoch.
+    pub end: Option<i64>,
+}
+
 /// How long a description of changes may be, bytes.
 const LONGEST: usize = 1024;
 

@@ -17,7 +17,7 @@ mod scope;
 pub mod text;
 pub mod time;
 
-pub use audit::{AuditRecord, Changes};
+pub use audit::{AuditQuery, AuditRecord, Changes};
 pub use bounds::Bounds;
 pub use clock::Clock;
 pub use error::{Code, Error, FieldViolation, Result};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sensormesh_mesh::server::Drain;
-use sensormesh_mesh::{Context, Mesh, caller};
+use sensormesh_mesh::{Context, Mesh, Streaming, caller};
 use sensormesh_observability::metrics;
 use sensormesh_proto::edge::v1 as proto;
 use sensormesh_proto::edge::v1::edge_service_server::EdgeService;
@@ -126,6 +126,17 @@ impl EdgeService for Api {
         let tenant = caller(&request)?.tenant().to_owned();
         let services = self.contract.services();
         Ok(Response::new(audit::list(&self.mesh, &services, &tenant, request.into_inner()).await?))
+    }
+
+    type ExportAuditStream = Streaming<proto::ExportAuditResponse>;
+
+    async fn export_audit(
+        &self,
+        request: Request<proto::ExportAuditRequest>,
+    ) -> Result<Response<Self::ExportAuditStream>, Status> {
+        let tenant = caller(&request)?.tenant().to_owned();
+        let services = self.contract.services();
+        Ok(Response::new(audit::export(&self.mesh, services, tenant, request.into_inner())))
     }
 
     async fn get_open_api(

@@ -4,15 +4,23 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures::future::join_all;
-use sensormesh_mesh::{Channel, Mesh};
-use sensormesh_proto::edge::v1::{ListAuditRequest, ListAuditResponse};
+use sensormesh_mesh::{Channel, Mesh, Streaming, produce};
+use sensormesh_proto::edge::v1::{ExportAuditRequest, ExportAuditResponse, ListAuditRequest, ListAuditResponse};
+use sensormesh_proto::google::api::HttpBody;
 use sensormesh_proto::mesh::v1::mesh_service_client::MeshServiceClient;
 use sensormesh_proto::mesh::v1::{AuditEntry, ListAuditEntriesRequest};
-use sensormesh_types::{Code, Error, Result, page};
+use sensormesh_types::csv::{self, Table as Csv};
+use sensormesh_types::{Code, Error, Result, page, time};
 use tokio::time::timeout;
 
 /// How long one service may take; without it, what the others have is told.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Changes that are exported at once.
+const PAGE: i32 = 1000;
+/// The columns of an export.
+const HEADER: [&str; 11] =
+    ["time", "service", "seq", "actor", "kind", "subject", "site_id", "changes", "address", "request_id", "trace_id"];
 
 /// Up to where each service's log was told: the sequence number of the last entry; 0 = to its end.
 type Places = BTreeMap<String, u64>;
@@ -25,7 +33,8 @@ pub async fn list(
     request: ListAuditRequest,
 ) -> Result<ListAuditResponse> {
     let size = page::size(request.page_size, 100, 1000)?;
-    let query = format!("audit/{tenant}/{}", request.service);
+    let asked = ListAuditRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+    let query = format!("audit/{tenant}/{asked:?}");
     if !request.service.is_empty() && !services.contains(&request.service) {
         return Err(Error::not_found("service", &request.service));
     }
@@ -36,7 +45,16 @@ pub async fn list(
     let asked = names.iter().map(async |service| {
         let before_seq = places.get(*service).copied().unwrap_or_default();
         let page_size = i32::try_from(size).unwrap_or(i32::MAX);
-        let request = ListAuditEntriesRequest { page_size, before_seq, ..Default::default() };
+        let request = ListAuditEntriesRequest {
+            page_size,
+            before_seq,
+            page_token: String::new(),
+            actor: request.actor.clone(),
+            kind: request.kind.clone(),
+            subject: request.subject.clone(),
+            start_time: request.start_time,
+            end_time: request.end_time,
+        };
         let mut client: MeshServiceClient<Channel> = mesh.client_of(service)?;
         let late = |_| Error::new(Code::Timeout, "LATE", format!("{service} does not answer"));
         let answer = timeout(PATIENCE, client.list_audit_entries(request)).await.map_err(late)?;
@@ -63,6 +81,53 @@ pub async fn list(
         answer.next_page_token = page::token(&query, &write(&places));
     }
     Ok(answer)
+}
+
+/// The whole audit as a table. UNAVAILABLE where a service does not answer.
+pub fn export(
+    mesh: &Mesh,
+    services: Vec<String>,
+    tenant: String,
+    request: ExportAuditRequest,
+) -> Streaming<ExportAuditResponse> {
+    let mesh = mesh.clone();
+    produce(|answers| async move {
+        let mut table = Csv::new(HEADER);
+        let ExportAuditRequest { service, actor, kind, subject, start_time, end_time } = request;
+        let page_token = String::new();
+        let mut asked =
+            ListAuditRequest { page_size: PAGE, page_token, service, actor, kind, subject, start_time, end_time };
+        loop {
+            let page = list(&mesh, &services, &tenant, asked.clone()).await?;
+            if !page.missing_services.is_empty() {
+                let message = format!("{} cannot be asked at the moment", page.missing_services.join(", "));
+                return Err(Error::unavailable("AUDIT_INCOMPLETE", message, PATIENCE));
+            }
+            page.entries.iter().for_each(|entry| row(&mut table, entry));
+            let body = HttpBody {
+                content_type: csv::CONTENT_TYPE.to_owned(),
+                data: table.take().into(),
+                ..Default::default()
+            };
+            answers.send(ExportAuditResponse { body: Some(body) }).await;
+            if page.next_page_token.is_empty() {
+                return Ok(());
+            }
+            asked.page_token = page.next_page_token;
+        }
+    })
+}
+
+fn row(table: &mut Csv, entry: &AuditEntry) {
+    let time = entry.time.as_ref().and_then(time::to_nanos).map(time::rfc3339).unwrap_or_default();
+    table.text(&time);
+    table.text(&entry.service);
+    table.count(entry.seq);
+    let AuditEntry { actor, kind, subject, site_id, changes, address, request_id, trace_id, .. } = entry;
+    for text in [actor, kind, subject, site_id, changes, address, request_id, trace_id] {
+        table.text(text);
+    }
+    table.end();
 }
 
 /// The newest `size` of what services have told, each the newest first and `size` at most, and the places after them. Of each log

@@ -21,7 +21,7 @@ const QUEUE: Duration = Duration::from_millis(50);
 /// Who found none looks again now and then and is refused after about so long, as far as no more than so many wait: who is
 /// refused at once is back at once, and refusing small calls takes as long as a good part of serving them.
 const WAITING: usize = 1024;
-const WAIT: Duration = Duration::from_millis(500);
+const WAIT: Duration = Duration::from_millis(750);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// When to come back.

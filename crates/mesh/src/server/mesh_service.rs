@@ -3,7 +3,7 @@
 use sensormesh_observability::trace::TraceParent;
 use sensormesh_proto::mesh::v1 as proto;
 use sensormesh_proto::mesh::v1::mesh_service_server::MeshService;
-use sensormesh_types::{AuditRecord, Error, page, time};
+use sensormesh_types::{AuditQuery, AuditRecord, Error, page, time};
 use tonic::{Request, Response, Status};
 
 use super::health::{Health, words};
@@ -121,12 +121,22 @@ impl MeshService for Api {
         let request = request.into_inner();
         // a service without data of its own has nothing to list
         let Some(list) = &self.audit else { return Ok(Response::new(proto::ListAuditEntriesResponse::default())) };
-        let query = format!("audit/{}", scope.tenant());
-        let size = page::size(request.page_size, 100, 1000)?;
+        let limit = page::size(request.page_size, 100, 1000)?;
+        let micros = |field: &str, time| time::nanos(field, time).map(|nanos| nanos.div_euclid(1000));
+        let asked = AuditQuery {
+            before: None,
+            limit: 0,
+            start: request.start_time.as_ref().map(|time| micros("start_time", time)).transpose()?,
+            end: request.end_time.as_ref().map(|time| micros("end_time", time)).transpose()?,
+            actor: request.actor,
+            kind: request.kind,
+            subject: request.subject,
+        };
+        let query = format!("audit/{}/{asked:?}", scope.tenant());
         let before = page::after(&query, &request.page_token)?.and_then(|seq| seq.parse().ok());
         let before = before.or(Some(request.before_seq).filter(|seq| *seq > 0));
-        let records = list(scope, before, size).await?;
-        let full = records.len() >= usize::try_from(size).unwrap_or(usize::MAX);
+        let records = list(scope, AuditQuery { before, limit, ..asked }).await?;
+        let full = records.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
         let next_page_token = match records.last() {
             Some(last) if full => page::token(&query, &last.seq.to_string()),
             _ => String::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sensormesh_store::exchange::{Answer, Question};
 use sensormesh_store::{EventKind, Store, WatchRequest};
-use sensormesh_types::{Author, Code, Scope};
+use sensormesh_types::{AuditQuery, Author, Code, Scope};
 
 use super::places;
 
@@ -38,7 +38,7 @@ async fn reply(store: &Store, request_id: &str, answer: Answer) -> sensormesh_ty
 }
 
 async fn kinds(store: &Store) -> Vec<(String, String)> {
-    let audit = store.list_audit(&acme(), None, 100).await.expect("audit");
+    let audit = store.list_audit(&acme(), &AuditQuery { limit: 100, ..Default::default() }).await.expect("audit");
     audit.into_iter().rev().map(|record| (record.kind, record.subject)).collect()
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use sensormesh_store::{Entry, Event, EventKind, Read, Store, WatchRequest};
-use sensormesh_types::{Author, Code, Result, Scope};
+use sensormesh_types::{AuditQuery, Author, Code, Result, Scope};
 
 use super::{Place, places};
 
@@ -156,6 +156,50 @@ async fn a_watch_ends_after_a_bookmark_when_it_is_old() {
     assert!(events.iter().all(|event| matches!(event, Ok(Event { kind: EventKind::Bookmark { .. }, .. }))));
 }
 
+fn three(before: Option<u64>) -> AuditQuery {
+    AuditQuery { before, limit: 3, ..AuditQuery::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_tells_from_where_and_what_changed_and_is_asked_for_a_part() {
+    for place in places() {
+        let store = place.open().await;
+        let scope = Scope::tenant_of("default");
+        append(&store, "default", "1").await;
+        let mut tx = store.tx(&scope).await.expect("tx");
+        let author = Author { address: "192.0.2.7".into(), request_id: "r-7".into(), ..Author::named("user:bob") };
+        tx.append(Entry {
+            kind: "room.updated".into(),
+            subject: "lab".into(),
+            author,
+            changes: "name: \"a\" → \"b\"".into(),
+            ..Entry::default()
+        });
+        tx.commit().await.expect("commit");
+        store.check_chain().await.expect("whole");
+        let asked = async |query: AuditQuery| {
+            let found = store.list_audit(&scope, &AuditQuery { limit: 10, ..query }).await.expect("audit");
+            found.iter().map(|record| record.seq).collect::<Vec<_>>()
+        };
+        let bob = store.list_audit(&scope, &AuditQuery { limit: 1, ..AuditQuery::default() }).await.expect("audit");
+        let told = (bob[0].address.as_str(), bob[0].request_id.as_str(), bob[0].changes.as_str());
+        assert_eq!(told, ("192.0.2.7", "r-7", "name: \"a\" → \"b\""));
+        assert_eq!(asked(AuditQuery::default()).await, [2, 1]);
+        assert_eq!(asked(AuditQuery { actor: "user:bob".into(), ..Default::default() }).await, [2]);
+        assert_eq!(asked(AuditQuery { kind: "thing.".into(), ..Default::default() }).await, [1]);
+        assert_eq!(asked(AuditQuery { kind: "room.updated.".into(), ..Default::default() }).await, []);
+        assert_eq!(asked(AuditQuery { subject: "lab".into(), ..Default::default() }).await, [2]);
+        let at = bob[0].time;
+        assert_eq!(asked(AuditQuery { end: Some(at), ..Default::default() }).await.contains(&2), false);
+        assert!(asked(AuditQuery { start: Some(at), ..Default::default() }).await.contains(&2));
+        let mut tx = store.tx(&Scope::system()).await.expect("tx");
+        tx.query("UPDATE log SET address = $1 WHERE seq = 2").bind("192.0.2.8").execute().await.expect("update");
+        tx.commit().await.expect("commit");
+        let error = store.check_chain().await.expect_err("found");
+        assert_eq!(error.metadata("seq"), Some("2"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_shows_the_own_tenant_newest_first_and_a_change_is_found() {
     for place in places() {
@@ -163,14 +207,14 @@ async fn the_audit_shows_the_own_tenant_newest_first_and_a_change_is_found() {
         for i in 1..=5 {
             append(&store, if i == 3 { "other" } else { "default" }, &i.to_string()).await;
         }
-        let own = store.list_audit(&Scope::tenant_of("default"), None, 3).await.expect("audit");
+        let own = store.list_audit(&Scope::tenant_of("default"), &three(None)).await.expect("audit");
         assert_eq!(own.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 4, 2]);
         let narrowed = Scope::sites_of("default", vec!["north".into()]);
-        assert_eq!(store.list_audit(&narrowed, None, 3).await.expect("audit"), [], "what is the whole tenant's");
-        let rest = store.list_audit(&Scope::tenant_of("default"), Some(2), 3).await.expect("audit");
+        assert_eq!(store.list_audit(&narrowed, &three(None)).await.expect("audit"), [], "what is the whole tenant's");
+        let rest = store.list_audit(&Scope::tenant_of("default"), &three(Some(2))).await.expect("audit");
         assert_eq!(rest.iter().map(|e| e.seq).collect::<Vec<_>>(), [1]);
         append(&store, "", "what replicas tell each other").await;
-        let all = store.list_audit(&Scope::system(), None, 3).await.expect("audit");
+        let all = store.list_audit(&Scope::system(), &three(None)).await.expect("audit");
         assert_eq!(all.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 4, 3]);
         let mut tx = store.tx(&Scope::system()).await.expect("tx");
         tx.query("UPDATE log SET actor = $1 WHERE seq = 3").bind("user:mallory").execute().await.expect("update");

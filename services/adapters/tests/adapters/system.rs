@@ -17,7 +17,7 @@ use sensormesh_proto::devices::v1::devices_service_server::DevicesServiceServer;
 use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceServer;
 use sensormesh_store::Store;
 use sensormesh_testkit::given_up::GivenUp;
-use sensormesh_types::{AuditRecord, Clock, Error, Result, Role, Scope, time};
+use sensormesh_types::{AuditQuery, AuditRecord, Clock, Error, Result, Role, Scope, time};
 use tempfile::TempDir;
 
 use crate::fakes::{FakeDevices, FakeTelemetry};
@@ -60,7 +60,10 @@ impl System {
     pub async fn log(&self) -> Vec<AuditRecord> {
         let config = sensormesh_store::Config::at(&self.url);
         let store = Store::open("adapters", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
-        store.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log")
+        store
+            .list_audit(&Scope::tenant_of("default"), &AuditQuery { limit: 10_000, ..Default::default() })
+            .await
+            .expect("the log")
     }
 
     /// A system that is not started yet.

@@ -9,7 +9,7 @@ use sensormesh_proto::auth::v1 as proto;
 use sensormesh_proto::auth::v1::auth_service_client::AuthServiceClient;
 use sensormesh_store::Store;
 use sensormesh_testkit::given_up::GivenUp;
-use sensormesh_types::{AuditRecord, Clock, Error, Result, Scope};
+use sensormesh_types::{AuditQuery, AuditRecord, Clock, Error, Result, Scope};
 use tempfile::TempDir;
 
 /// 2026-01-01, in microseconds.
@@ -80,7 +80,11 @@ impl System {
 
     /// What its log has of the tenant `default`.
     pub async fn log(&self) -> Vec<AuditRecord> {
-        self.store().await.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log")
+        self.store()
+            .await
+            .list_audit(&Scope::tenant_of("default"), &AuditQuery { limit: 10_000, ..Default::default() })
+            .await
+            .expect("the log")
     }
 
     async fn run(&mut self) {

@@ -2,7 +2,7 @@
 
 use sensormesh_proto::devices::v1 as proto;
 use sensormesh_testkit::given_up::{happened_once, or_done};
-use sensormesh_types::{Code, Scope};
+use sensormesh_types::{AuditQuery, Code, Scope};
 
 use crate::system::{Engine, System, call, device, sensor};
 
@@ -87,7 +87,11 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
     assert!(updated.iter().chain(&deleted).all(|waits| *waits < MANY), "{updated:?}, {deleted:?}");
 
     // the log has each change once, and so has the state
-    let log = system.store.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log");
+    let log = system
+        .store
+        .list_audit(&Scope::tenant_of("default"), &AuditQuery { limit: 10_000, ..Default::default() })
+        .await
+        .expect("the log");
     let each =
         |prefix: &'static str, to: usize, rest: &'static str| (1..=to).map(move |n| format!("{prefix}{n}{rest}"));
     let ensured = each("e", rounds[3], ".a").chain(each("e", rounds[3], ".b"));

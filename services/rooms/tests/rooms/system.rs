@@ -17,7 +17,7 @@ use sensormesh_proto::telemetry::v1::telemetry_service_server::TelemetryServiceS
 use sensormesh_rooms::{Config, MIGRATIONS};
 use sensormesh_store::Store;
 use sensormesh_testkit::given_up::GivenUp;
-use sensormesh_types::{AuditRecord, Clock, Error, Result, Role, Scope};
+use sensormesh_types::{AuditQuery, AuditRecord, Clock, Error, Result, Role, Scope};
 use tempfile::TempDir;
 
 use crate::fakes::{FakeDevices, FakeTelemetry};
@@ -69,7 +69,10 @@ impl System {
     pub async fn log(&self) -> Vec<AuditRecord> {
         let config = sensormesh_store::Config::at(&self.url);
         let store = Store::open("rooms", &config, MIGRATIONS, self.clock.clone()).await.expect("store");
-        store.list_audit(&Scope::tenant_of("default"), None, 10_000).await.expect("the log")
+        store
+            .list_audit(&Scope::tenant_of("default"), &AuditQuery { limit: 10_000, ..Default::default() })
+            .await
+            .expect("the log")
     }
 
     pub async fn start(engine: Engine) -> Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_telemetry::Config;
-use sensormesh_types::{Role, Scope, time};
+use sensormesh_types::{AuditQuery, Role, Scope, time};
 
 use crate::history::{fill, noise};
 use crate::system::{Engine, NOW, SECOND, System, User, call, eventually, reading};
@@ -121,7 +121,13 @@ pub async fn readings_are_deleted_at_whichever_replica_is_asked(url: String) {
     for user in [&a, &b] {
         shows(user, "lab.a", &BTreeMap::new()).await;
     }
-    let audit = first.databases().await.main.list_audit(&Scope::system(), None, 100).await.expect("audit");
+    let audit = first
+        .databases()
+        .await
+        .main
+        .list_audit(&Scope::system(), &AuditQuery { limit: 100, ..Default::default() })
+        .await
+        .expect("audit");
     let kinds: Vec<_> = audit.iter().map(|record| record.kind.as_str()).collect();
     assert_eq!(kinds, ["readings.deleted"; 3], "what replicas tell each other is none of it");
     fill(&a, "lab.a", START, SECOND, &[1.0; 10]).await;

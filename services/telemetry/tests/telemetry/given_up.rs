@@ -3,7 +3,7 @@
 use sensormesh_proto::telemetry::v1 as pb;
 use sensormesh_proto::telemetry::v1::calibration::Function;
 use sensormesh_testkit::given_up::{happened_once, or_done};
-use sensormesh_types::{Code, Role, Scope, time};
+use sensormesh_types::{AuditQuery, Code, Role, Scope, time};
 
 use crate::system::{Engine, NOW, SECOND, System, call, reading};
 
@@ -81,11 +81,16 @@ pub async fn f05_a_change_given_up_at_any_wait_is_whole_or_not_at_all(engine: En
 
     let databases = system.databases().await;
     let default = Scope::tenant_of("default");
-    let main = databases.main.list_audit(&default, None, 10_000).await.expect("the log");
+    let main = databases
+        .main
+        .list_audit(&default, &AuditQuery { limit: 10_000, ..Default::default() })
+        .await
+        .expect("the log");
     happened_once(&main, "calibration.created", (1..=MANY).map(|n| format!("{}/1", id(n))));
     happened_once(&main, "calibration.deleted", (1..=uncalibrated).map(|n| format!("{}/1", id(n))));
     happened_once(&main, "readings.deleted", (1..=deleted).map(id));
-    let log = databases.log.list_audit(&default, None, 10_000).await.expect("the log");
+    let log =
+        databases.log.list_audit(&default, &AuditQuery { limit: 10_000, ..Default::default() }).await.expect("the log");
     happened_once(&log, "quarantine.dropped", (1..=dropped).map(|n| aside(MANY - n)));
     let list = pb::ListQuarantineRequest { page_size: 1000, ..Default::default() };
     let kept = call!(user.list_quarantine(list)).expect("list").sensors.len();
