@@ -38,7 +38,6 @@ mod visitor;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
@@ -58,9 +57,6 @@ use contract::Contract;
 use front::Front;
 use health::Health;
 use ticket::Tickets;
-
-/// How often callers that have been quiet are forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(10);
 
 /// What the service's own tables are made by: the spool is the store's.
 pub const MIGRATIONS: &[Migration] = &[];
@@ -132,15 +128,9 @@ pub async fn prepare(mut config: Config, mesh: &Mesh, contract: Contract, store:
             let front = front.clone();
             async move { Ok::<_, Infallible>(front.respond(request.map(Body::new)).await) }
         });
-        let tidy = async {
-            loop {
-                tokio::time::sleep(FORGET_EVERY).await;
-                forget.forget();
-            }
-        };
         tokio::select! {
             () = listen(door, app, &steps) => {}
-            () = tidy => {}
+            () = forget.keep_forgetting() => {}
         }
     });
     Ok(Prepared { service, address })

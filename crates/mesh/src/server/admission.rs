@@ -262,6 +262,7 @@ impl Drop for Leaving<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
 
     #[tokio::test(start_paused = true)]
     async fn what_is_too_much_is_refused_soon_and_with_a_hint() {
@@ -303,9 +304,9 @@ mod tests {
     async fn together(admission: &Admission, method: &Arc<Method>, most: usize, took: Duration) -> usize {
         let mut running = Vec::new();
         for _ in 0..most {
-            match admission.enter(method, false, Instant::now()).await {
-                Ok(places) => running.push(places),
-                Err(_) => break,
+            match admission.enter(method, false, Instant::now()).now_or_never() {
+                Some(Ok(places)) => running.push(places),
+                _ => break,
             }
         }
         tokio::time::sleep(took).await;
@@ -326,7 +327,7 @@ mod tests {
         assert!(admission.calls.limit.current() < 32, "{}", admission.calls.limit.current());
         assert_eq!(admission.calls.places.available_permits(), admission.calls.limit.current() as usize);
         let mut running = Vec::new();
-        while let Ok(places) = admission.enter(&method, false, Instant::now()).await {
+        while let Some(Ok(places)) = admission.enter(&method, false, Instant::now()).now_or_never() {
             running.push(places);
         }
         assert_eq!(running.len(), admission.calls.limit.current() as usize / 2);

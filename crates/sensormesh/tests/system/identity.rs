@@ -188,4 +188,17 @@ async fn a_program_writes_with_a_personal_token_and_the_audit_tells(shape: Shape
     }
     let (status, _) = system.get("/v1/audit", secret).await.expect("answer");
     assert_eq!(status, 401);
+
+    let path = "/v1/audit?actor=user:admin&kind=personal_token.created";
+    let (_, answer) = system.get(path, &admin).await.expect("answer");
+    let found = answer["entries"].as_array().expect("entries");
+    assert_eq!((found.len(), &found[0]["subject"], &found[0]["address"]), (1, &json!(id), &json!("127.0.0.1")));
+    assert!(found[0]["requestId"].as_str().is_some_and(|id| !id.is_empty()), "{answer}");
+    let request = system.http().get(system.url(path)).bearer_auth(&admin).header("accept", "text/csv");
+    let answer = request.send().await.expect("answer");
+    assert_eq!(answer.headers()["content-type"], "text/csv; charset=utf-8; header=present");
+    let table = answer.text().await.expect("a table");
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 2, "{table}");
+    assert!(rows[0].starts_with("time,service,seq,actor,kind,subject,") && rows[1].contains(id), "{table}");
 }

@@ -187,10 +187,10 @@ async fn the_audit_tells_from_where_and_what_changed_and_is_asked_for_a_part() {
         assert_eq!(asked(AuditQuery::default()).await, [2, 1]);
         assert_eq!(asked(AuditQuery { actor: "user:bob".into(), ..Default::default() }).await, [2]);
         assert_eq!(asked(AuditQuery { kind: "thing.".into(), ..Default::default() }).await, [1]);
-        assert_eq!(asked(AuditQuery { kind: "room.updated.".into(), ..Default::default() }).await, []);
+        assert!(asked(AuditQuery { kind: "room.updated.".into(), ..Default::default() }).await.is_empty());
         assert_eq!(asked(AuditQuery { subject: "lab".into(), ..Default::default() }).await, [2]);
         let at = bob[0].time;
-        assert_eq!(asked(AuditQuery { end: Some(at), ..Default::default() }).await.contains(&2), false);
+        assert!(!asked(AuditQuery { end: Some(at), ..Default::default() }).await.contains(&2));
         assert!(asked(AuditQuery { start: Some(at), ..Default::default() }).await.contains(&2));
         let mut tx = store.tx(&Scope::system()).await.expect("tx");
         tx.query("UPDATE log SET address = $1 WHERE seq = 2").bind("192.0.2.8").execute().await.expect("update");

@@ -133,6 +133,7 @@ pub async fn a_devices_credential_is_made_rotated_and_ended(engine: Engine) {
     let ids = |all: Vec<proto::Credential>| all.into_iter().map(|one| one.credential_id).collect::<Vec<_>>();
     assert_eq!(ids(listed(&user, "lab").await).len(), 2);
     system.clock.advance(Duration::from_secs(3601));
+    let user = system.operator();
     assert_eq!(ids(listed(&user, "lab").await), [second.credential_id.as_str()]);
     assert_eq!(ask!(user, rotate_credential(rotate)).expect_err("ended").code(), Code::NotFound);
     let whole = Heard::of(&system, "").await.snapshot().await.0;
@@ -328,6 +329,7 @@ pub async fn a_device_gets_its_credential_with_a_claim_code(engine: Engine) {
 
     let code = ask!(user, create_claim_code(create.clone())).expect("made");
     system.clock.advance(DAY + Duration::from_secs(1));
+    let user = system.operator();
     assert!(answer(nobody.claim_device(claim(&code.code, "aq-4")).await).is_err(), "a day is over");
     let code = ask!(user, create_claim_code(create)).expect("made");
     let delete = |code: &proto::CreateClaimCodeResponse| proto::DeleteClaimCodeRequest {

@@ -35,6 +35,8 @@ use crate::ticket::Tickets;
 use crate::unread::Unread;
 use crate::visitor::{REQUEST_ID, Standing, Visitor};
 
+/// How often callers that have been quiet are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// What it costs an address to have a personal access token exchanged.
 const EXCHANGE: u32 = 5;
 
@@ -96,9 +98,12 @@ impl Front {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Forgets callers that have been quiet.
-    pub fn forget(&self) {
-        self.0.limits.forget();
+    /// Forgets callers that have been quiet, again and again.
+    pub async fn keep_forgetting(&self) {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            self.0.limits.forget();
+        }
     }
 
     /// Answers one request, also where answering it panics.
