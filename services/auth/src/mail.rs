@@ -82,7 +82,8 @@ impl Mailer {
 
 /// Whether nobody on the way reads what is sent there: over TLS, or on this machine.
 fn is_private(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("smtp://") else { return true };
+    let plain = url.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("smtp"));
+    let Some((_, rest)) = plain else { return true };
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let host = place.rsplit('@').next().unwrap_or(place).split('/').next().unwrap_or_default();
     let local = ["localhost", "127.0.0.1", "[::1]"]

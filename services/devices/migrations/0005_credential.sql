@@ -23,10 +23,13 @@ CREATE TABLE credential (
   create_time   $int   NOT NULL,
   use_time      $int,
   expire_time   $int, -- null = it does not end
+  life          $int, -- how long it was made for, microseconds; null = for ever
+  claim_code_id $text  NOT NULL, -- the code it was claimed with; '' = none
   PRIMARY KEY (tenant, credential_id)
 ) $strict;
 
 CREATE INDEX credential_by_holder ON credential (tenant, device_id, bridge_id);
+CREATE INDEX credential_by_end ON credential (tenant, expire_time);
 
 -- A code that devices get their credentials with, as its SHA-256.
 CREATE TABLE claim_code (

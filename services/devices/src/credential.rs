@@ -97,15 +97,41 @@ pub struct Credential {
     pub use_time: Option<i64>,
     /// When it ends; `None` = never.
     pub expire_time: Option<i64>,
+    /// How long it was made for, microseconds; `None` = for ever.
+    pub life: Option<i64>,
+    /// The code it was claimed with; empty = none.
+    pub claim_code_id: String,
+}
+
+/// What is wanted of a new credential.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// What people call it.
+    pub name: String,
+    /// How long it is to live, microseconds; `None` = for ever.
+    pub life: Option<i64>,
+    /// The code it is claimed with; empty = none.
+    pub claim_code_id: String,
 }
 
 impl Credential {
     /// A new one and its token, which is known to nobody else.
-    pub fn new(subject: Subject, name: String, now: i64, expire_time: Option<i64>) -> (Self, String) {
+    pub fn new(subject: Subject, wanted: Wanted, now: i64) -> (Self, String) {
+        let Wanted { name, life, claim_code_id } = wanted;
         let credential_id: String = random::secret().chars().take(ID_LENGTH).collect();
         let token = subject.token(&credential_id);
-        let token_hash = digest(&token);
-        (Self { credential_id, subject, name, token_hash, create_time: now, use_time: None, expire_time }, token)
+        let made = Self {
+            credential_id,
+            subject,
+            name,
+            token_hash: digest(&token),
+            create_time: now,
+            use_time: None,
+            expire_time: life.map(|life| now.saturating_add(life)),
+            life,
+            claim_code_id,
+        };
+        (made, token)
     }
 
     /// As the contract shows it.
@@ -200,11 +226,11 @@ mod tests {
 
     #[test]
     fn a_token_names_its_credential_and_is_kept_as_a_hash() {
-        let (credential, token) = Credential::new(Subject::Device("lab".into()), String::new(), 7, None);
+        let (credential, token) = Credential::new(Subject::Device("lab".into()), Wanted::default(), 7);
         let parts: Vec<&str> = token.split('_').collect();
         assert_eq!((parts[0], parts[1], parts[2].len()), ("smd", credential.credential_id.as_str(), 26));
         assert_eq!(credential.token_hash, digest(&token));
-        let (_, token) = Credential::new(Subject::Bridge("gw".into()), String::new(), 7, None);
+        let (_, token) = Credential::new(Subject::Bridge("gw".into()), Wanted::default(), 7);
         assert!(token.starts_with("smb_"));
     }
 

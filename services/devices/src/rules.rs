@@ -55,6 +55,16 @@ pub fn device_id(id: &str, field: &str) -> Result<()> {
     })
 }
 
+/// Refuses an origin that says what only we know: which bridge brought a device, or that it was claimed.
+pub fn origin(origin: &str, field: &str) -> Result<()> {
+    match origin.starts_with("bridge:") || origin == "claim" {
+        false => Ok(()),
+        true => {
+            Err(Error::invalid(field, "must not begin with bridge: and not be claim; devices get these by themselves"))
+        }
+    }
+}
+
 /// Refuses what is no sensor id.
 pub fn sensor_id(id: &str, field: &str) -> Result<()> {
     id_of(id, 128, "_-:.").ok_or_else(|| {

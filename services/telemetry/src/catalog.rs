@@ -212,6 +212,14 @@ impl Catalog {
             .map_or(0, |sensors| sensors.values().filter(|known| known.series.is_some()).count() as u64)
     }
 
+    /// Those of these devices that have a registered sensor.
+    pub fn devices_among(&self, tenant: &str, devices: &HashSet<&str>) -> HashSet<String> {
+        let tables = self.tables.read();
+        let sensors = tables.tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
+        let registered = sensors.filter_map(Known::registered).map(|sensor| sensor.device.as_str());
+        registered.filter(|device| devices.contains(device)).map(str::to_owned).collect()
+    }
+
     /// The tenants that have sensors.
     pub fn tenants(&self) -> Vec<Arc<str>> {
         self.tables.read().tenants.keys().cloned().collect()

@@ -9,17 +9,20 @@ use sensormesh_mesh::client::Channel;
 use sensormesh_proto::devices::v1 as devices;
 use sensormesh_proto::devices::v1::devices_service_client::DevicesServiceClient;
 use sensormesh_proto::telemetry::v1::Verdict;
-use sensormesh_types::{Caller, Code, Principal, Result, Scope};
+use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope};
 
 use crate::catalog::{Known, Sensor, Series};
 use crate::db;
 use crate::db::answer::{Door, Name};
+use crate::db::quarantine::device_of;
 use crate::engine::State;
 use crate::tasks::told;
 use crate::validate::is_sensor_id;
 
 /// Sensors registered with one call.
 const AT_ONCE: usize = 1000;
+/// Sensors of a machine that are asked for one by one where not all can be registered.
+const FEW: usize = 16;
 
 /// Somebody who sends readings.
 #[derive(Clone, Debug)]
@@ -60,10 +63,12 @@ enum Unknown {
 pub enum Place {
     /// Stored in this series.
     Series(Arc<Series>, Arc<Sensor>),
-    /// Kept aside; `register` = the sensor may be registered as soon as `devices` can be asked.
+    /// Kept aside.
     Aside {
-        /// The sender may register sensors.
+        /// The sensor may be registered by us as soon as `devices` can be asked.
         register: bool,
+        /// `devices` could not be asked now: the sender may try again.
+        again: bool,
     },
     /// Refused, and why.
     Refused(Verdict, String),
@@ -109,7 +114,7 @@ impl Sender {
     /// What is done with a sensor that is unknown. Whoever sees the whole tenant brings it into being, and a bridge what it
     /// speaks for; the readings of a device, and of a bridge that may not, are kept aside until somebody registers it.
     fn unknown(&self, sensor_id: &str) -> Unknown {
-        let device_id = sensor_id.split_once('.').map_or(sensor_id, |(device, _)| device);
+        let device_id = device_of(sensor_id);
         match &self.kind {
             Kind::Any if self.scope.sites().is_empty() => Unknown::Register { later: true },
             Kind::Bridge { may_register: true, .. } if self.speaks_for(device_id) => Unknown::Register { later: false },
@@ -117,6 +122,19 @@ impl Sender {
             // which device carries it is for whoever registers it to say
             Kind::Device(_) => Unknown::Aside,
             Kind::Any | Kind::Bridge { .. } => Unknown::Refused,
+        }
+    }
+
+    /// Whether the sender is a device or a bridge.
+    pub fn is_machine(&self) -> bool {
+        !matches!(self.kind, Kind::Any)
+    }
+
+    /// The site that it speaks for; empty = the whole tenant, or several.
+    pub fn site(&self) -> &str {
+        match self.scope.sites() {
+            [one] => one,
+            _ => "",
         }
     }
 
@@ -181,7 +199,7 @@ pub async fn places<'a>(
                 Some(refused) => refused,
                 None => {
                     known.push(id);
-                    Place::Aside { register: false }
+                    Place::Aside { register: false, again: false }
                 }
             },
             _ if !is_sensor_id(id) => Place::Refused(Verdict::Invalid, words_for_id(id)),
@@ -193,11 +211,11 @@ pub async fn places<'a>(
                         Some(refused) => refused,
                         None => {
                             unknown.push(id);
-                            Place::Aside { register: later }
+                            Place::Aside { register: later, again: true }
                         }
                     }
                 }
-                Unknown::Aside => Place::Aside { register: false },
+                Unknown::Aside => Place::Aside { register: false, again: false },
                 Unknown::Refused => not_permitted(),
             },
         };
@@ -206,19 +224,35 @@ pub async fn places<'a>(
     for some in unknown.chunks(AT_ONCE) {
         match ensure(state, registry, sender, some).await {
             Ok(()) => known.extend(some),
+            Err(error) if error.reason() == "BRIDGE_DEVICES" => {
+                // what it has brought before has room still; of the rest nothing is asked again
+                let devices = some.iter().map(|id| device_of(id)).collect();
+                let its = state.catalog.devices_among(&sender.tenant, &devices);
+                let (own, new): (Vec<&str>, Vec<&str>) = some.iter().partition(|id| its.contains(device_of(id)));
+                new.iter().for_each(|id| drop(places.insert(id, quota_of(&error))));
+                match ensure(state, registry, sender, &own).await {
+                    Ok(()) => known.extend(own),
+                    Err(error) => tracing::warn!(?error, sensors = own.len(), "sensors could not be registered"),
+                }
+            }
             Err(error)
-                if matches!(error.code(), Code::Invalid | Code::Precondition | Code::Exhausted)
+                if matches!(error.code(), Code::Invalid | Code::Precondition | Code::Exhausted | Code::NotFound)
                     && error.retry_after().is_none() =>
             {
-                // one wrong id fails the call for all: ask for each alone
-                for id in some {
+                // one wrong id fails the call for all: ask for each alone, of a machine for a few
+                let few = if sender.is_machine() { FEW } else { some.len() };
+                for id in some.iter().take(few) {
                     match ensure(state, registry, sender, &[*id]).await {
                         Ok(()) => known.push(id),
                         Err(error) if error.code() == Code::Invalid => {
                             places.insert(id, Place::Refused(Verdict::Invalid, error.message().to_owned()));
                         }
-                        Err(error) if error.code() == Code::Exhausted => {
-                            places.insert(id, Place::Refused(Verdict::Quota, error.message().to_owned()));
+                        Err(error) if error.code() == Code::NotFound => {
+                            // a device of another site, or a bridge that is gone
+                            places.insert(id, not_permitted());
+                        }
+                        Err(error) if error.code() == Code::Exhausted && error.retry_after().is_none() => {
+                            places.insert(id, quota_of(&error));
                         }
                         Err(error) => tracing::warn!(?error, sensor_id = id, "a sensor could not be registered"),
                     }
@@ -290,6 +324,10 @@ async fn take_over(state: &State, tenant: &str, sensors: &[devices::Sensor]) -> 
         state.catalog.put_sensor(tenant, &told.sensor_id, told.sensor);
     }
     Ok(())
+}
+
+fn quota_of(error: &Error) -> Place {
+    Place::Refused(Verdict::Quota, error.message().to_owned())
 }
 
 fn not_permitted() -> Place {

@@ -241,8 +241,8 @@ pub async fn release(engine: Engine, registry: Registry, shutdown: Shutdown) -> 
     Ok(())
 }
 
-/// Stores a sensor's readings that were kept aside, and answers how many; those that another device than the sensor's own has
-/// sent stay aside. A crash in between leaves duplicates, which are recognised. `told` says what the log keeps of so many.
+/// Stores a sensor's readings that were kept aside, and answers how many; those that the
+/// sensor's device and site do not admit stay aside. A crash in between leaves duplicates, which are recognised. `told` says what the log keeps of so many.
 pub async fn release_sensor(
     engine: &Engine,
     tenant: &str,
@@ -256,8 +256,11 @@ pub async fn release_sensor(
     let mut released = 0;
     loop {
         let mut read = engine.databases.log.read(&Scope::system()).await?;
-        let kept = db::quarantine::list_of_device(&mut read, tenant, sensor_id, &sensor.device, RELEASE).await?;
+        let admitted = (sensor.device.as_str(), sensor.site.as_str());
+        let mut kept = db::quarantine::list_admitted(&mut read, tenant, sensor_id, admitted, RELEASE).await?;
         drop(read);
+        // of one time the last that came; the others are revisions of it, in the next round
+        kept.dedup_by_key(|kept| kept.time);
         if kept.is_empty() {
             return Ok(released);
         }

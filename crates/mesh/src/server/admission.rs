@@ -31,7 +31,9 @@ const HINT: Duration = Duration::from_millis(500);
 pub(crate) struct Admission {
     calls: Arc<Calls>,
     streams: Arc<Semaphore>,
+    /// Who waits at all, and who of them in the row.
     waiting: AtomicUsize,
+    queued: AtomicUsize,
     full: Counter,
     slow: Counter,
 }
@@ -156,13 +158,15 @@ impl Admission {
             calls: Arc::new(calls),
             streams: Arc::new(Semaphore::new(limits.streams as usize)),
             waiting: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
             full: metrics::shed(service, "concurrency"),
             slow: metrics::shed(service, "latency"),
         }
     }
 
-    /// Takes a place in the process and one of the method's, at `now`. RESOURCE_EXHAUSTED with a hint where there is none.
-    pub(crate) async fn enter(&self, method: &Arc<Method>, stream: bool, now: Instant) -> Result<Places> {
+    /// Takes a place in the process and one of the method's, at `now`, or waits for them until `end` at the latest.
+    /// RESOURCE_EXHAUSTED with a hint where there is none.
+    pub(crate) async fn enter(&self, method: &Arc<Method>, stream: bool, now: Instant, end: Instant) -> Result<Places> {
         if let Some(places) = self.take(method, stream, now) {
             return Ok(places);
         }
@@ -173,7 +177,7 @@ impl Admission {
         {
             return Ok(places);
         }
-        if let Some(places) = self.wait(method, stream).await {
+        if let Some(places) = self.wait(method, stream, end).await {
             return Ok(places);
         }
         let shed = if !stream && self.calls.limit.is_lowered() { &self.slow } else { &self.full };
@@ -182,25 +186,27 @@ impl Admission {
     }
 
     /// Waits for both places, first in a row with others, then by looking for them: those who come later may find them sooner.
-    async fn wait(&self, method: &Arc<Method>, stream: bool) -> Option<Places> {
-        let until = Instant::now() + around(WAIT);
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _leaving = Leaving(&self.waiting);
+    async fn wait(&self, method: &Arc<Method>, stream: bool, end: Instant) -> Option<Places> {
+        let until = end.min(Instant::now() + around(WAIT));
+        let (before, _leaving) = Leaving::enter(&self.waiting);
         if before >= WAITING {
             return None;
         }
+        let (before, row) = Leaving::enter(&self.queued);
         if before < QUEUED && self.has_share(method, stream) {
             let both = async {
                 let place = Arc::clone(&method.places).acquire_owned().await?;
                 let process = Arc::clone(self.process(stream)).acquire_owned().await?;
                 Ok::<_, tokio::sync::AcquireError>((process, place))
             };
-            if let Ok(Ok((process, place))) = tokio::time::timeout(QUEUE, both).await {
+            let row_ends = until.min(Instant::now() + QUEUE);
+            if let Ok(Ok((process, place))) = tokio::time::timeout_at(row_ends, both).await {
                 return Some(self.places(process, place, method, stream, Instant::now()));
             }
         }
+        drop(row);
         while Instant::now() < until {
-            tokio::time::sleep(around(LOOK)).await;
+            tokio::time::sleep_until(until.min(Instant::now() + around(LOOK))).await;
             let places = self.take(method, stream, Instant::now());
             if places.is_some() {
                 return places;
@@ -253,6 +259,13 @@ fn around(time: Duration) -> Duration {
 
 struct Leaving<'a>(&'a AtomicUsize);
 
+impl<'a> Leaving<'a> {
+    /// Counts one more, until that is dropped; says how many there were before.
+    fn enter(count: &'a AtomicUsize) -> (usize, Self) {
+        (count.fetch_add(1, Ordering::Relaxed), Self(count))
+    }
+}
+
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
@@ -264,25 +277,42 @@ mod tests {
     use super::*;
     use futures::FutureExt as _;
 
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_too_much_is_refused_soon_and_with_a_hint() {
         let limits = ServerLimits { calls: 2, streams: 1, ..ServerLimits::mesh() };
         let admission = Admission::new("admission-test", &limits);
         let method = Method::new(8);
         let now = Instant::now();
-        let first = admission.enter(&method, false, now).await.expect("first");
-        let _second = admission.enter(&method, false, now).await.expect("second");
-        let refused = admission.enter(&method, false, now).await.err().expect("third");
+        let first = admission.enter(&method, false, now, far()).await.expect("first");
+        let _second = admission.enter(&method, false, now, far()).await.expect("second");
+        let refused = admission.enter(&method, false, now, far()).await.err().expect("third");
         assert!((WAIT / 2..WAIT * 2).contains(&now.elapsed()), "{:?}", now.elapsed());
         assert_eq!(refused.reason(), "OVERLOADED");
         assert!(refused.retry_after().is_some());
         admission.waiting.store(WAITING, Ordering::Relaxed);
         let began = Instant::now();
-        admission.enter(&method, false, now).await.err().expect("no more than so many wait");
+        admission.enter(&method, false, now, far()).await.err().expect("no more than so many wait");
         assert_eq!(began.elapsed(), Duration::ZERO);
-        admission.enter(&method, true, now).await.expect("a stream is counted apart");
+        admission.enter(&method, true, now, far()).await.expect("a stream is counted apart");
         drop(first);
-        admission.enter(&method, false, now).await.expect("a place became free");
+        admission.enter(&method, false, now, far()).await.expect("a place became free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_beyond_the_callers_deadline() {
+        let limits = ServerLimits { calls: 1, ..ServerLimits::mesh() };
+        let admission = Admission::new("deadline-test", &limits);
+        let method = Method::new(8);
+        let now = Instant::now();
+        let _first = admission.enter(&method, false, now, far()).await.expect("first");
+        let end = now + Duration::from_millis(120);
+        admission.enter(&method, false, now, end).await.err().expect("no place");
+        assert_eq!(Instant::now(), end);
+        assert_eq!(admission.waiting.load(Ordering::Relaxed) + admission.queued.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -290,10 +320,10 @@ mod tests {
         let limits = ServerLimits { calls: 1, ..ServerLimits::mesh() };
         let admission = Arc::new(Admission::new("waiting-test", &limits));
         let method = Method::new(8);
-        let first = admission.enter(&method, false, Instant::now()).await.expect("first");
+        let first = admission.enter(&method, false, Instant::now(), far()).await.expect("first");
         let waiting = tokio::spawn({
             let (admission, method) = (Arc::clone(&admission), Arc::clone(&method));
-            async move { admission.enter(&method, false, Instant::now()).await.map(drop) }
+            async move { admission.enter(&method, false, Instant::now(), far()).await.map(drop) }
         });
         tokio::time::sleep(QUEUE + LOOK / 4).await;
         drop(first);
@@ -304,7 +334,7 @@ mod tests {
     async fn together(admission: &Admission, method: &Arc<Method>, most: usize, took: Duration) -> usize {
         let mut running = Vec::new();
         for _ in 0..most {
-            match admission.enter(method, false, Instant::now()).now_or_never() {
+            match admission.enter(method, false, Instant::now(), far()).now_or_never() {
                 Some(Ok(places)) => running.push(places),
                 _ => break,
             }
@@ -327,11 +357,11 @@ mod tests {
         assert!(admission.calls.limit.current() < 32, "{}", admission.calls.limit.current());
         assert_eq!(admission.calls.places.available_permits(), admission.calls.limit.current() as usize);
         let mut running = Vec::new();
-        while let Some(Ok(places)) = admission.enter(&method, false, Instant::now()).now_or_never() {
+        while let Some(Ok(places)) = admission.enter(&method, false, Instant::now(), far()).now_or_never() {
             running.push(places);
         }
         assert_eq!(running.len(), admission.calls.limit.current() as usize / 2);
-        let _beside = admission.enter(&other, false, Instant::now()).await.expect("others have the other half");
+        let _beside = admission.enter(&other, false, Instant::now(), far()).await.expect("others have the other half");
         drop(running);
         tokio::time::sleep(Duration::from_secs(30)).await;
         // the first that is refused finds out that time has passed

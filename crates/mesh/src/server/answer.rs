@@ -21,7 +21,7 @@ use tracing::Span;
 use super::admission::Places;
 use super::deadline::Deadline;
 use super::drain::{Call, Drain};
-use crate::{Bearer, Context, Verifier, token};
+use crate::{Bearer, Context, Verifier};
 
 /// Measures one call and words its internal errors.
 pub(super) struct Meter {
@@ -111,7 +111,7 @@ pub(super) struct Ends {
 pub(super) type Held = (Option<Places>, Call, Option<LevelGuard>);
 
 /// Why a stream ends although its handler would go on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Early {
     /// Its greatest age: the caller resumes from its cursor.
     Age,
@@ -120,7 +120,7 @@ pub(super) enum Early {
     /// The server stops.
     Drain,
     /// The caller's session, or its credential, was ended.
-    Revoked,
+    Revoked(Error),
 }
 
 impl Early {
@@ -139,7 +139,7 @@ impl Early {
         };
         Box::pin(async move {
             tokio::select! {
-                () = revoked => Early::Revoked,
+                why = revoked => Early::Revoked(why),
                 () = ending.requested() => Early::Drain,
                 () = sleep_until(deadline.end) => if deadline.clean { Early::Age } else { Early::Deadline },
             }
@@ -152,7 +152,7 @@ impl Early {
             Early::Age => None,
             Early::Deadline => Some(late()),
             Early::Drain => Some(draining()),
-            Early::Revoked => Some(token::revoked()),
+            Early::Revoked(why) => Some(why),
         }
     }
 }

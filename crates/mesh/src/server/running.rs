@@ -100,6 +100,16 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
             })
         });
     }
+    let machines = service.name == EDGE || takes_machines(&service.names);
+    if machines {
+        let verifier = mesh.verifier().clone();
+        service = service.check("credentials", move || {
+            std::future::ready(match verifier.knows_machines() {
+                true => Condition::Well,
+                false => Condition::Degraded("the credentials of devices are not known yet".to_owned()),
+            })
+        });
+    }
     let memory = mesh.memory();
     if memory.is_limited() {
         service = service.check("memory", move || {
@@ -156,7 +166,7 @@ pub async fn serve(mut service: Service, mesh: &Mesh, listeners: Listeners, shut
         let run = move |shutdown| Box::pin(token::follow(mesh.clone(), shutdown)) as _;
         all.push(Task { name: "follow keys and revocations", run: std::sync::Arc::new(run) });
     }
-    if service.name == EDGE || takes_machines(&names) {
+    if machines {
         let (of, to) = (mesh.clone(), mesh.clone());
         let run = move |shutdown| Box::pin(token::follow_machines(of.clone(), shutdown)) as _;
         all.push(Task { name: "follow credentials", run: std::sync::Arc::new(run) });

@@ -178,15 +178,20 @@ impl Inner {
         if self.drain.closing.is_requested() && !target.vital {
             return Err(answer::draining());
         }
+        let deadline = Deadline::new(began, &request.headers, target.policy.deadline, target.server_stream);
         let places = match target.vital {
             true => None,
             false => {
                 self.memory_allows(target, &request.headers)?;
-                Some(self.admission.enter(&target.places, target.stream, began).await?)
+                let places = self.admission.enter(&target.places, target.stream, began, deadline.end).await?;
+                // it may have waited
+                if self.drain.closing.is_requested() {
+                    return Err(answer::draining());
+                }
+                Some(places)
             }
         };
         let headers = &request.headers;
-        let deadline = Deadline::new(began, headers, target.policy.deadline, target.server_stream);
         let peer = whence::peer(self.mesh.config(), headers, &request.extensions)?;
         let now = self.mesh.clock().now_micros();
         let accepted = if target.policy.spool { whence::accepted(headers, peer.as_ref(), now)? } else { None };

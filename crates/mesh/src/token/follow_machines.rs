@@ -9,11 +9,17 @@ use sensormesh_proto::devices::v1::watch_credentials_response::Event;
 use sensormesh_proto::devices::v1::{NoteCredentialUseRequest, WatchCredentialsRequest};
 use sensormesh_types::{Code, Error, Result};
 
+use tokio::time::{Instant, timeout};
+
 use super::Verifier;
 use super::machine::{Machine, Machines};
 use crate::client::Channel;
 use crate::{Mesh, Shutdown};
 
+/// How often changes are saved at most.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Who says nothing for so long, not even that nothing happens, is asked anew: there is a bookmark every 5 s.
+const SILENCE: Duration = Duration::from_secs(30);
 /// How often `devices` is told which credentials were used.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Uses that are told with one call.
@@ -48,9 +54,13 @@ async fn once(mesh: &Mesh, verifier: &Verifier, path: Option<&Path>, cursor: &mu
     let mut stream = client.watch_credentials(request).await.map_err(Error::from)?.into_inner();
     // what is not in a snapshot has ended
     let mut snapshot = cursor.is_empty().then(Vec::new);
-    while let Some(message) = stream.next().await {
+    let mut unsaved = false;
+    let mut saved: Option<Instant> = None;
+    loop {
+        let late = |_| Error::unavailable("CREDENTIALS_SILENT", "devices says nothing", Duration::from_secs(1));
+        let Some(message) = timeout(SILENCE, stream.next()).await.map_err(late)? else { return Ok(()) };
         let message = message.map_err(Error::from)?;
-        let changed = match (message.event, &mut snapshot) {
+        unsaved |= match (message.event, &mut snapshot) {
             (Some(Event::Credential(told)), Some(snapshot)) => {
                 snapshot.extend(Machine::read(message.tenant, told));
                 false
@@ -76,14 +86,16 @@ async fn once(mesh: &Mesh, verifier: &Verifier, path: Option<&Path>, cursor: &mu
         if snapshot.is_none() {
             *cursor = message.cursor;
         }
-        if changed
+        // many at once are saved once; a bookmark comes soon after the last
+        if unsaved
+            && saved.is_none_or(|at| at.elapsed() >= SAVE_EVERY)
             && let Some(path) = path
-            && let Some(text) = machines.saved()
+            && let Some(text) = machines.saved(mesh.clock().now_seconds())
         {
             save(text, path.to_owned()).await;
+            (unsaved, saved) = (false, Some(Instant::now()));
         }
     }
-    Ok(())
 }
 
 /// Tells `devices` now and then which credentials were used. While it is down, nothing is forgotten.

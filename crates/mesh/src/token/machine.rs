@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sensormesh_proto::devices::v1 as proto;
-use sensormesh_types::{Code, Error, Principal, Result, Scope, time};
+use sensormesh_types::{Clock, Code, Error, Principal, Result, Scope, time};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -96,6 +97,12 @@ impl Machine {
         })
     }
 
+    /// Takes over when it was used, from what was known of it before.
+    fn keep_uses(&self, before: &Machine) {
+        self.used.fetch_max(before.used.load(Relaxed), Relaxed);
+        self.told.fetch_max(before.told.load(Relaxed), Relaxed);
+    }
+
     fn has_expired(&self, now: i64) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
@@ -122,7 +129,7 @@ impl Machines {
     pub(super) fn verify(&self, token: &str, now: i64) -> Result<Arc<Machine>> {
         let known = self.known.load();
         let Some(known) = &**known else {
-            let wait = std::time::Duration::from_secs(1);
+            let wait = Duration::from_secs(1);
             let message = "the credentials of devices are not known yet";
             return Err(Error::unavailable("CREDENTIALS_UNKNOWN", message, wait));
         };
@@ -135,36 +142,42 @@ impl Machines {
         Ok(Arc::clone(machine))
     }
 
-    /// Waits until a machine's credential has ended or allows something else.
-    pub(super) async fn until_ended(&self, machine: &Machine, life_left: Option<std::time::Duration>) {
+    /// Waits until what was begun with a machine's credential must end: it has ended, or allows something else now, and then the
+    /// machine may begin again at once.
+    pub(super) async fn until_ended(&self, machine: &Machine, clock: &Clock) -> Error {
         let mut changes = self.changed.subscribe();
-        let changed = async {
-            while self.holds(machine) {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+        loop {
+            let Some(now) = self.now(machine).filter(|now| !now.has_expired(clock.now_seconds())) else {
+                return ended();
+            };
+            if now.principal != machine.principal || now.site != machine.site || now.tenant != machine.tenant {
+                let message = "what the credential allows has changed; begin again";
+                return Error::unavailable("CREDENTIAL_CHANGED", message, Duration::from_secs(1));
             }
-        };
-        match life_left {
-            None => changed.await,
-            Some(left) => drop(tokio::time::timeout(left, changed).await),
+            let changed = changes.changed();
+            let changed = match now.expires_at {
+                None => changed.await,
+                Some(end) => {
+                    let left = u64::try_from(end.saturating_sub(clock.now_seconds())).unwrap_or(0);
+                    tokio::time::timeout(Duration::from_secs(left), changed).await.unwrap_or(Ok(()))
+                }
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
-    /// Whether a machine may do now what it might when it was verified.
-    fn holds(&self, machine: &Machine) -> bool {
-        let known = self.known.load();
-        let now = known.as_ref().as_ref().and_then(|known| known.get(&machine.token_hash));
-        now.is_some_and(|now| {
-            now.principal == machine.principal
-                && now.site == machine.site
-                && now.tenant == machine.tenant
-                && now.expires_at == machine.expires_at
-        })
+    /// What a machine's credential is now.
+    fn now(&self, machine: &Machine) -> Option<Arc<Machine>> {
+        self.known.load().as_ref().as_ref().and_then(|known| known.get(&machine.token_hash)).cloned()
     }
 
     /// Takes over a credential that was made or changed.
     pub(super) fn put(&self, machine: Machine) {
+        if let Some(before) = self.now(&machine) {
+            machine.keep_uses(&before);
+        }
         self.change(|known| drop(known.insert(machine.token_hash, Arc::new(machine))));
     }
 
@@ -174,8 +187,7 @@ impl Machines {
         let before = |machine: &Machine| known.as_ref().as_ref().and_then(|known| known.get(&machine.token_hash));
         let all = machines.into_iter().map(|machine| {
             if let Some(before) = before(&machine) {
-                machine.used.store(before.used.load(Relaxed), Relaxed);
-                machine.told.store(before.told.load(Relaxed), Relaxed);
+                machine.keep_uses(before);
             }
             (machine.token_hash, Arc::new(machine))
         });
@@ -198,11 +210,11 @@ impl Machines {
         self.changed.send_replace(());
     }
 
-    /// Everything known, for the disk; `None` = nothing.
-    pub(super) fn saved(&self) -> Option<Vec<u8>> {
+    /// Everything that has not ended at this second, for the disk; `None` = nothing is known.
+    pub(super) fn saved(&self, now: i64) -> Option<Vec<u8>> {
         let known = self.known.load();
-        let known = known.as_ref().as_ref()?;
-        serde_json::to_vec(&known.values().map(AsRef::as_ref).collect::<Vec<&Machine>>()).ok()
+        let alive = known.as_ref().as_ref()?.values().filter(|machine| !machine.has_expired(now));
+        serde_json::to_vec(&alive.map(AsRef::as_ref).collect::<Vec<&Machine>>()).ok()
     }
 
     /// Whether anything is known.
@@ -244,7 +256,6 @@ pub(super) fn ended() -> Error {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn credential(token: &str, site: &str, expires_at: Option<i64>) -> proto::VerifiableCredential {
         proto::VerifiableCredential {
@@ -314,12 +325,22 @@ pub(crate) mod tests {
         let machines = Machines::default();
         machines.replace([machine("smd_a_1", "", None), machine("smd_b_1", "", Some(60))]);
         let begun = machines.verify("smd_a_1", 5).expect("in force");
-        let soon = |machines| tokio::time::timeout(Duration::from_secs(1), machines);
+        let clock = Clock::fixed(5_000_000);
+        let soon = async |begun: &Machine| {
+            let ended = tokio::time::timeout(Duration::from_secs(1), machines.until_ended(begun, &clock)).await;
+            ended.ok().map(|error| error.reason().to_owned())
+        };
         machines.put(machine("smd_c_1", "", None));
-        soon(machines.until_ended(&begun, None)).await.expect_err("still in force");
+        assert_eq!(soon(&begun).await, None, "still in force");
+        machines.put(machine("smd_a_1", "", Some(100)));
+        assert_eq!(soon(&begun).await, None, "it was rotated, and has an end now");
         machines.put(machine("smd_a_1", "north", None));
-        soon(machines.until_ended(&begun, None)).await.expect("allows something else");
+        assert_eq!(soon(&begun).await.as_deref(), Some("CREDENTIAL_CHANGED"));
+        machines.remove("t", "smd_a_1");
+        assert_eq!(soon(&begun).await.as_deref(), Some("CREDENTIAL_INVALID"));
         let begun = machines.verify("smd_b_1", 5).expect("in force");
-        soon(machines.until_ended(&begun, Some(Duration::from_millis(500)))).await.expect("its time is over");
+        assert_eq!(soon(&begun).await, None);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(soon(&begun).await.as_deref(), Some("CREDENTIAL_INVALID"), "its time is over");
     }
 }

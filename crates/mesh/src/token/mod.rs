@@ -12,7 +12,6 @@ pub use claims::{AUDIENCE, Claims, ISSUER, TOKEN_TYPE};
 pub(crate) use follow::follow;
 pub(crate) use follow_machines::{follow_machines, tell_uses};
 pub use machine::{Machine, MachinePrincipal};
-pub(crate) use verifier::revoked;
 pub use verifier::{Bearer, Jwk, Revocation, Subject, Verifier};
 
 /// How long a call that was accepted may wait before it is made with the token that it came with: keys and revocations are

@@ -161,6 +161,11 @@ impl Verifier {
         }
     }
 
+    /// Whether anything is known of the credentials of devices and bridges.
+    pub(crate) fn knows_machines(&self) -> bool {
+        self.0.machines.is_known()
+    }
+
     /// The credentials of devices and bridges.
     pub(super) fn machines(&self) -> &Machines {
         &self.0.machines
@@ -239,15 +244,11 @@ impl Verifier {
         Ok(Arc::clone(claims))
     }
 
-    /// Waits until a token that was verified before is revoked: what was begun with it must end.
-    pub(crate) async fn until_revoked(&self, bearer: &Bearer) {
+    /// Waits until what was begun with a token that was verified before must end, and says why.
+    pub(crate) async fn until_revoked(&self, bearer: &Bearer) -> Error {
         let claims = match bearer {
             Bearer::User(claims) => claims,
-            Bearer::Machine(machine) => {
-                let left = machine.expires_at.map(|end| end.saturating_sub(self.0.clock.now_seconds()));
-                let left = left.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-                return self.0.machines.until_ended(machine, left).await;
-            }
+            Bearer::Machine(machine) => return self.0.machines.until_ended(machine, &self.0.clock).await,
         };
         let mut changes = self.0.revoked.subscribe();
         while !self.0.state.load().revokes(claims) {
@@ -255,6 +256,7 @@ impl Verifier {
                 std::future::pending::<()>().await;
             }
         }
+        revoked()
     }
 
     /// A copy of everything known, for the disk.
@@ -298,8 +300,8 @@ impl std::fmt::Debug for Verifier {
 }
 
 /// The failure of a call, or of a stream under way, of somebody whose session was ended.
-pub(crate) fn revoked() -> Error {
-    refuse("TOKEN_REVOKED", "the session or the credential was ended")
+fn revoked() -> Error {
+    refuse("TOKEN_REVOKED", "the session was ended; log in again")
 }
 
 fn usable(key: &Jwk) -> Option<(Algorithm, DecodingKey)> {

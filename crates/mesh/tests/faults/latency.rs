@@ -1,4 +1,4 @@
-//! More calls than a service has time for: fewer are let in, and those are answered soon.
+//! More calls than a service has time for: fewer are let in, and those are served soon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ use crate::server::world::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f31_calls_that_slow_each_other_down_are_let_in_as_few_as_do_not() {
     const SENDERS: u32 = 128;
+    // up to 1.1 s for a place, and what it takes with those that run
+    const LONGEST: Duration = Duration::from_secs(4);
     let world = World::with(|config| {
         config.limits.calls = SENDERS;
         config.limits.calls_per_method = SENDERS;
@@ -35,7 +37,12 @@ async fn f31_calls_that_slow_each_other_down_are_let_in_as_few_as_do_not() {
             while !stop.load(Ordering::SeqCst) {
                 let began = Instant::now();
                 match client.get_device(device("crowded")).await {
-                    Ok(_) => answered.push((Instant::now(), began.elapsed())),
+                    Ok(answer) => {
+                        let device = answer.into_inner().device.expect("a device");
+                        let beside: u32 = device.model.parse().expect("how many ran");
+                        answered.push((Instant::now(), Duration::from_millis(10) * beside));
+                        assert!(began.elapsed() < LONGEST, "{:?}", began.elapsed());
+                    }
                     Err(status) => {
                         assert!(status.get_error_details().retry_info().is_some(), "{status}");
                         refused += 1;
@@ -65,9 +72,12 @@ async fn f31_calls_that_slow_each_other_down_are_let_in_as_few_as_do_not() {
     }
     times.sort_unstable();
     let median = times[times.len() / 2];
-    eprintln!("{} answered since it had settled, half of them within {median:?}; {refused} refused", times.len());
+    eprintln!(
+        "{} answered since it had settled, half of them ran for up to {median:?}; {refused} refused",
+        times.len()
+    );
     assert!(refused > 0);
-    assert!(median < Duration::from_millis(500), "{median:?}");
+    assert!(median < Duration::from_millis(300), "{median:?}");
     tokio::time::sleep(Duration::from_secs(3)).await;
     let all = join_all((0..SENDERS).map(|_| {
         let mut client = client.clone();

@@ -64,7 +64,8 @@ impl Devices {
                 let beside = self.0.crowd.fetch_add(1, Ordering::SeqCst) + 1;
                 tokio::time::sleep(Duration::from_millis(10) * beside).await;
                 self.0.crowd.fetch_sub(1, Ordering::SeqCst);
-                Ok(Response::new(GetDeviceResponse::default()))
+                let device = Some(Device { model: beside.to_string(), ..Device::default() });
+                Ok(Response::new(GetDeviceResponse { device }))
             }
             id => {
                 let device = Device {

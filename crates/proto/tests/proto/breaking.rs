@@ -16,7 +16,7 @@ fn nothing_released_is_broken() {
 /// What is found after `change` to the contract of `devices`.
 fn after(change: impl FnOnce(&mut FileDescriptorProto)) -> Vec<String> {
     let mut set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-    let file = set.file.iter_mut().find(|f| f.package() == "sensormesh.devices.v1").unwrap();
+    let file = set.file.iter_mut().find(|f| f.name() == "sensormesh/devices/v1/devices.proto").unwrap();
     change(file);
     // the routes are lost in decoding, on both sides
     let before = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().encode_to_vec();

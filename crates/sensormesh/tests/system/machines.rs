@@ -115,7 +115,8 @@ async fn a_device_is_claimed_and_sends(shape: Shape) {
     let claim = json!({"code": code["code"], "deviceId": "aq-1", "model": "AQ1"});
     let (status, claimed) = system.send("POST", "/v1/devices:claim", None, Some(&claim)).await.expect("an answer");
     assert_eq!(status, 200, "{claimed}");
-    let (status, again) = system.send("POST", "/v1/devices:claim", None, Some(&claim)).await.expect("an answer");
+    let other = json!({"code": code["code"], "deviceId": "aq-2"});
+    let (status, again) = system.send("POST", "/v1/devices:claim", None, Some(&other)).await.expect("an answer");
     assert_eq!(status, 401, "used up: {again}");
     made(&system, "/v1/sensors", &admin, json!({"sensorId": "aq-1.pm25"})).await;
     until(&system, claimed["token"].as_str().expect("a token"), "aq-1.pm25", 200).await;

@@ -8,9 +8,9 @@ use sensormesh_store::Entry;
 use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope, random};
 
 use super::Api;
-use super::credential::issue;
+use super::credential::{end, issue};
 use super::device::append_device;
-use crate::credential::{ClaimCode, Subject, digest_of_code, new_code};
+use crate::credential::{ClaimCode, Credential, Wanted, digest_of_code, new_code};
 use crate::db;
 use crate::device::{CLAIM, Device, site_for};
 use crate::rules;
@@ -18,6 +18,8 @@ use crate::rules;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// For how many days a code is good where nobody says.
 const USUAL_DAYS: u32 = 7;
+/// For how long a device may use the same code again that has not used its credential yet, microseconds.
+const AGAIN: i64 = 10 * 60 * 1_000_000;
 /// Codes that are listed.
 const LISTED: u32 = 1000;
 
@@ -65,15 +67,9 @@ impl Api {
 
     pub(super) async fn end_claim_code(&self, caller: &Caller, claim_code_id: &str) -> Result<()> {
         let mut tx = self.store.tx(&caller.scope).await?;
-        if !db::credential::delete_claim_code(&mut tx, claim_code_id).await? {
-            return Err(Error::not_found("claim code", claim_code_id));
-        }
-        tx.append(Entry {
-            kind: "claim_code.deleted".to_owned(),
-            subject: claim_code_id.to_owned(),
-            author: caller.author(),
-            ..Entry::default()
-        });
+        let ended = db::credential::delete_claim_code(&mut tx, claim_code_id).await?;
+        let ended = ended.ok_or_else(|| Error::not_found("claim code", claim_code_id))?;
+        tx.append(entry("claim_code.deleted", caller, &ended));
         tx.commit().await?;
         Ok(())
     }
@@ -100,9 +96,6 @@ impl Api {
             ..caller.clone()
         };
         let mut tx = self.store.tx(&caller.scope).await?;
-        if !db::credential::use_claim_code(&mut tx, &code.claim_code_id, now).await? {
-            return Err(wrong());
-        }
         let new = proto::Device {
             device_id: request.device_id,
             manufacturer: request.manufacturer,
@@ -116,15 +109,35 @@ impl Api {
             new
         } else {
             let found = db::device::lock(&mut tx, &new.device_id).await?;
-            let device = found.filter(|device| code.site.is_empty() || device.site == code.site);
-            device.ok_or_else(|| Error::exists("device", &new.device_id))?
+            // one that somebody else has registered is for a code that was made for such
+            let admits = |device: &Device| {
+                (code.site.is_empty() || device.site == code.site)
+                    && (!code.prefix.is_empty() || device.origin == CLAIM)
+            };
+            found.filter(admits).ok_or_else(|| Error::exists("device", &new.device_id))?
         };
-        let subject = Subject::Device(device.device_id.clone());
-        if !db::credential::of(&mut tx, &subject, now).await?.is_empty() {
-            let message = "the device has a credential; an operator deletes it or makes another one";
-            return Err(Error::precondition("DEVICE_HAS_CREDENTIAL", message));
+        let holder = device.holder();
+        // whose answer was lost asks again, and may: nobody has the token that was in it
+        let unused = |one: &Credential| {
+            let lately = now.saturating_sub(one.create_time) < AGAIN && one.use_time.is_none();
+            lately && one.claim_code_id == code.claim_code_id
+        };
+        match db::credential::of(&mut tx, &holder.subject, now).await?.as_slice() {
+            [] => {
+                if !db::credential::use_claim_code(&mut tx, &code.claim_code_id, now).await? {
+                    return Err(wrong());
+                }
+            }
+            [one] if unused(one) => end(&mut tx, caller, &holder, one).await?,
+            // of a code that is used up nothing more is told
+            _ if code.uses_left == 0 => return Err(wrong()),
+            _ => {
+                let message = "the device has a credential; an operator deletes it or makes another one";
+                return Err(Error::precondition("DEVICE_HAS_CREDENTIAL", message));
+            }
         }
-        let (token, credential) = issue(&mut tx, caller, &device.holder(), code.name.clone(), now, None).await?;
+        let wanted = Wanted { name: code.name.clone(), life: None, claim_code_id: code.claim_code_id.clone() };
+        let (token, credential) = issue(&mut tx, caller, &holder, wanted, now).await?;
         tx.append(entry("claim_code.used", caller, &code));
         tx.commit().await?;
         Ok(proto::ClaimDeviceResponse { token, credential: Some(credential) })

@@ -13,7 +13,7 @@ use sensormesh_types::{Caller, Error, Result, Scope, time};
 
 use super::{Api, device};
 use crate::bridge;
-use crate::credential::{Credential, Holder, MOST, Subject};
+use crate::credential::{Credential, Holder, MOST, Subject, Wanted};
 use crate::db;
 
 /// What the kinds of the log's entries begin with that `WatchCredentials` tells of.
@@ -50,16 +50,15 @@ pub(super) async fn issue(
     tx: &mut Tx,
     caller: &Caller,
     holder: &Holder,
-    name: String,
+    wanted: Wanted,
     now: i64,
-    expire_time: Option<i64>,
 ) -> Result<(String, proto::Credential)> {
     db::credential::delete_ended(tx, now).await?;
     if db::credential::of(tx, &holder.subject, now).await?.len() >= MOST {
         let message = format!("{} has {MOST} credentials; delete one first", holder.subject.name());
         return Err(Error::precondition("TOO_MANY_CREDENTIALS", message));
     }
-    let (credential, token) = Credential::new(holder.subject.clone(), name, now, expire_time);
+    let (credential, token) = Credential::new(holder.subject.clone(), wanted, now);
     db::credential::insert(tx, &credential).await?;
     let event = Content::Credential(credential.verifiable(holder));
     append(tx, caller, holder, "created", &credential, event);
@@ -83,7 +82,7 @@ pub(super) async fn holder_gone(tx: &mut Tx, caller: &Caller, holder: &Holder, n
     Ok(())
 }
 
-async fn end(tx: &mut Tx, caller: &Caller, holder: &Holder, credential: &Credential) -> Result<()> {
+pub(super) async fn end(tx: &mut Tx, caller: &Caller, holder: &Holder, credential: &Credential) -> Result<()> {
     db::credential::delete(tx, &credential.credential_id).await?;
     let event = Content::DeletedCredentialId(credential.credential_id.clone());
     append(tx, caller, holder, "deleted", credential, event);
@@ -125,10 +124,11 @@ impl Api {
     ) -> Result<proto::CreateCredentialResponse> {
         let subject = Subject::of(&request.device_id, &request.bridge_id)?;
         let now = self.clock.now_micros();
-        let expire_time = (request.days > 0).then(|| now.saturating_add(micros(DAY * request.days)));
+        let life = (request.days > 0).then(|| micros(DAY * request.days));
+        let wanted = Wanted { name: request.name, life, ..Wanted::default() };
         let mut tx = self.store.tx(&caller.scope).await?;
         let holder = lock(&mut tx, caller, &subject).await?;
-        let (token, credential) = issue(&mut tx, caller, &holder, request.name, now, expire_time).await?;
+        let (token, credential) = issue(&mut tx, caller, &holder, wanted, now).await?;
         tx.commit().await?;
         Ok(proto::CreateCredentialResponse { token, credential: Some(credential) })
     }
@@ -168,12 +168,11 @@ impl Api {
         let now = self.clock.now_micros();
         let mut tx = self.store.tx(&caller.scope).await?;
         let (mut old, holder) = lock_credential(&mut tx, caller, &request.credential_id, now).await?;
-        let life = old.expire_time.map(|end| end.saturating_sub(old.create_time));
-        let expire_time = life.map(|life| now.saturating_add(life));
+        let wanted = Wanted { name: old.name.clone(), life: old.life, ..Wanted::default() };
         if overlap.is_zero() {
             end(&mut tx, caller, &holder, &old).await?;
         }
-        let (token, credential) = issue(&mut tx, caller, &holder, old.name.clone(), now, expire_time).await?;
+        let (token, credential) = issue(&mut tx, caller, &holder, wanted, now).await?;
         if !overlap.is_zero() {
             let until = now.saturating_add(micros(overlap));
             let until = old.expire_time.map_or(until, |end| end.min(until));

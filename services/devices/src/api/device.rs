@@ -11,7 +11,7 @@ use super::{Api, append, append_changed, body_of, page_size, recall, required};
 use crate::db;
 use crate::db::profile::Profiles;
 use crate::device::{self, Device};
-use crate::rules::Stamp;
+use crate::rules::{self, Stamp};
 
 /// An entry about a device or sensor that has left a site: only watchers narrowed to sites see it, who would otherwise
 /// keep showing what is no longer there.
@@ -57,6 +57,7 @@ impl Api {
         request: proto::CreateDeviceRequest,
     ) -> Result<proto::CreateDeviceResponse> {
         let brought = required(request.device, "device")?;
+        rules::origin(&brought.origin, "device.origin")?;
         let device = Device::from_proto(brought, &caller.scope, self.clock.now_micros())?;
         let body = body_of(&Device { stamp: Stamp::default(), ..device.clone() });
         let mut tx = self.store.tx(&caller.scope).await?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sensormesh_proto::devices::v1 as proto;
-use sensormesh_store::Tx;
+use sensormesh_store::{Read, Tx};
 use sensormesh_types::{Caller, Code, DEFAULT_TENANT, Error, Principal, Result, Scope};
 
 use super::device::append_device;
@@ -13,7 +13,11 @@ use crate::bridge::Bridge;
 use crate::db;
 use crate::db::profile::Profiles;
 use crate::device::{Device, INGEST, site_for};
-use crate::sensor::Sensor;
+use crate::rules;
+use crate::sensor::{Sensor, device_of};
+
+/// Sensors of one device that a bridge brings at most.
+const SENSORS_OF_DEVICE: i64 = 256;
 
 impl Api {
     /// Registers those of the sensors that do not exist, all in one transaction, and returns all, in the order asked for.
@@ -23,6 +27,9 @@ impl Api {
         request: proto::EnsureSensorsRequest,
     ) -> Result<Vec<proto::Sensor>> {
         let caller = &Caller { scope: scope_of(caller, &request.tenant)?, ..caller.clone() };
+        for (i, device) in request.devices.iter().enumerate() {
+            rules::origin(&device.origin, &format!("devices[{i}].origin"))?;
+        }
         if !request.bridge_id.is_empty() && !matches!(caller.principal, Principal::Service { .. }) {
             return Err(Error::invalid("bridge_id", "only a peer service may say"));
         }
@@ -31,6 +38,13 @@ impl Api {
         let known = db::sensor::find_many(&mut read, &ids).await?;
         if ids.iter().all(|id| known.contains_key(*id)) {
             return shown(caller, &mut read, &ids, &known, &mut Profiles::default()).await;
+        }
+        if !request.bridge_id.is_empty() {
+            // who is refused does not take the writer's time
+            let bridge = db::bridge::find(&mut read, &request.bridge_id).await?;
+            let bridge = bridge.ok_or_else(|| Error::not_found("bridge", &request.bridge_id))?;
+            let unknown = request.sensors.iter().filter(|sensor| !known.contains_key(&sensor.sensor_id));
+            demand(&mut read, &bridge, unknown.map(|sensor| device_named(sensor)).collect()).await?;
         }
         drop(read);
 
@@ -54,7 +68,7 @@ impl Api {
             Some(site) => Caller { scope: Scope::sites_of(caller.tenant(), vec![site.to_owned()]), ..caller.clone() },
         };
         if let Some(bridge) = &bridge {
-            demand(&mut tx, bridge, new.values().map(|sensor| &sensor.device_id).collect()).await?;
+            demand(&mut tx, bridge, new.values().map(|sensor| sensor.device_id.as_str()).collect()).await?;
         }
         let mut brought: HashMap<String, proto::Device> =
             request.devices.iter().map(|device| (device.device_id.clone(), device.clone())).collect();
@@ -114,21 +128,40 @@ impl Api {
             return Ok(device.site);
         }
         let device = db::device::find(tx, device_id).await?;
+        let device = device.filter(|device| caller.scope.admits(caller.tenant(), &device.site));
         device.map(|device| device.site).ok_or_else(|| Error::not_found("device", device_id))
     }
 }
 
-/// Refuses devices that a bridge does not speak for, and new ones beyond how many it may bring.
-async fn demand(tx: &mut Tx, bridge: &Bridge, device_ids: BTreeSet<&String>) -> Result<()> {
-    if let Some(id) = device_ids.iter().find(|id| !bridge.speaks_for(id)) {
+/// The device of a sensor that somebody wants to register.
+fn device_named(sensor: &proto::Sensor) -> &str {
+    if sensor.device_id.is_empty() { device_of(&sensor.sensor_id) } else { &sensor.device_id }
+}
+
+/// Refuses what a bridge may not bring: sensors, by their devices, of devices that it does not speak for or that belong to another
+/// site, more new devices than it may, more sensors of one device than there can be.
+async fn demand(read: &mut Read, bridge: &Bridge, sensors: Vec<&str>) -> Result<()> {
+    let mut wanted: BTreeMap<&str, i64> = BTreeMap::new();
+    sensors.into_iter().for_each(|device_id| *wanted.entry(device_id).or_default() += 1);
+    if let Some(id) = wanted.keys().find(|id| !bridge.speaks_for(id)) {
         let message = format!("bridge {:?} does not speak for {id:?}", bridge.bridge_id);
         return Err(Error::invalid("sensors.device_id", message));
     }
     let mut new = 0;
-    for id in device_ids {
-        new += i64::from(db::device::find(tx, id).await?.is_none());
+    for (id, sensors) in wanted {
+        match db::device::find(read, id).await? {
+            None => new += 1,
+            Some(device) if !bridge.site.is_empty() && device.site != bridge.site => {
+                return Err(Error::not_found("device", id));
+            }
+            Some(_) => {}
+        }
+        if sensors + db::sensor::count_of_device(read, id).await? > SENSORS_OF_DEVICE {
+            let message = format!("a bridge brings {SENSORS_OF_DEVICE} sensors of a device and no more");
+            return Err(Error::new(Code::Exhausted, "BRIDGE_SENSORS", message));
+        }
     }
-    if new > 0 && db::device::count_of_origin(tx, &bridge.origin()).await? + new > i64::from(bridge.max_devices) {
+    if new > 0 && db::device::count_of_origin(read, &bridge.origin()).await? + new > i64::from(bridge.max_devices) {
         let message = format!("bridge {:?} may bring {} devices and no more", bridge.bridge_id, bridge.max_devices);
         return Err(Error::new(Code::Exhausted, "BRIDGE_DEVICES", message));
     }

@@ -9,7 +9,7 @@ use crate::credential::{ClaimCode, Credential, Holder, Subject};
 
 macro_rules! columns {
     () => {
-        "credential_id, device_id, bridge_id, name, token_hash, create_time, use_time, expire_time"
+        "credential_id, device_id, bridge_id, name, token_hash, create_time, use_time, expire_time, life, claim_code_id"
     };
 }
 macro_rules! claim_columns {
@@ -29,6 +29,8 @@ fn read_credential(row: &Row) -> Result<Credential> {
         create_time: row.get("create_time")?,
         use_time: row.get("use_time")?,
         expire_time: row.get("expire_time")?,
+        life: row.get("life")?,
+        claim_code_id: row.get("claim_code_id")?,
     })
 }
 
@@ -48,18 +50,24 @@ fn read_claim_code(row: &Row) -> Result<ClaimCode> {
 /// Keeps a credential.
 pub async fn insert(tx: &mut Tx, credential: &Credential) -> Result<()> {
     let tenant = tx.tenant();
-    tx.query(concat!("INSERT INTO credential (tenant, ", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"))
-        .bind(tenant)
-        .bind(&credential.credential_id)
-        .bind(credential.subject.device_id())
-        .bind(credential.subject.bridge_id())
-        .bind(&credential.name)
-        .bind(credential.token_hash)
-        .bind(credential.create_time)
-        .bind(credential.use_time)
-        .bind(credential.expire_time)
-        .execute()
-        .await?;
+    tx.query(concat!(
+        "INSERT INTO credential (tenant, ",
+        columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+    ))
+    .bind(tenant)
+    .bind(&credential.credential_id)
+    .bind(credential.subject.device_id())
+    .bind(credential.subject.bridge_id())
+    .bind(&credential.name)
+    .bind(credential.token_hash)
+    .bind(credential.create_time)
+    .bind(credential.use_time)
+    .bind(credential.expire_time)
+    .bind(credential.life)
+    .bind(&credential.claim_code_id)
+    .execute()
+    .await?;
     Ok(())
 }
 
@@ -92,7 +100,7 @@ pub async fn all(read: &mut Read, now: i64) -> Result<Vec<(String, Credential, H
     let query = read.query(
         "SELECT c.tenant AS tenant, c.credential_id AS credential_id, c.device_id AS device_id, \
          c.bridge_id AS bridge_id, c.name AS name, c.token_hash AS token_hash, c.create_time AS create_time, \
-         c.use_time AS use_time, c.expire_time AS expire_time, COALESCE(d.site, b.site, '') AS site, \
+         c.use_time AS use_time, c.expire_time AS expire_time, c.life AS life, c.claim_code_id AS claim_code_id, COALESCE(d.site, b.site, '') AS site, \
          COALESCE(b.prefixes, '[]') AS prefixes, COALESCE(b.max_devices, 0) AS max_devices FROM credential c \
          LEFT JOIN device d ON d.tenant = c.tenant AND d.device_id = c.device_id \
          LEFT JOIN bridge b ON b.tenant = c.tenant AND b.bridge_id = c.bridge_id \
@@ -143,7 +151,7 @@ pub async fn delete_ended(tx: &mut Tx, now: i64) -> Result<()> {
     let tenant = tx.tenant();
     let query = tx.query("DELETE FROM credential WHERE tenant = $1 AND expire_time <= $2");
     query.bind(&tenant).bind(now).execute().await?;
-    let query = tx.query("DELETE FROM claim_code WHERE tenant = $1 AND (expire_time <= $2 OR uses_left <= 0)");
+    let query = tx.query("DELETE FROM claim_code WHERE tenant = $1 AND expire_time <= $2");
     query.bind(&tenant).bind(now).execute().await?;
     Ok(())
 }
@@ -169,13 +177,10 @@ pub async fn insert_claim_code(tx: &mut Tx, code: &ClaimCode, code_hash: [u8; 32
     Ok(())
 }
 
-/// The claim code, of whichever tenant, that can still be used at `now`.
+/// The claim code, of whichever tenant, that has not ended at `now`; it may be used up.
 pub async fn find_claim_code(read: &mut Read, code_hash: [u8; 32], now: i64) -> Result<Option<ClaimCode>> {
-    let query = read.query(concat!(
-        "SELECT ",
-        claim_columns!(),
-        " FROM claim_code WHERE code_hash = $1 AND expire_time > $2 AND uses_left > 0"
-    ));
+    let query =
+        read.query(concat!("SELECT ", claim_columns!(), " FROM claim_code WHERE code_hash = $1 AND expire_time > $2"));
     query.bind(code_hash).bind(now).fetch_optional().await?.as_ref().map(read_claim_code).transpose()
 }
 
@@ -202,10 +207,14 @@ pub async fn claim_codes(read: &mut Read, now: i64, limit: u32) -> Result<Vec<Cl
     query.fetch_all().await?.iter().map(read_claim_code).collect()
 }
 
-/// Ends a claim code of the scope's; false where there is none.
-pub async fn delete_claim_code(tx: &mut Tx, claim_code_id: &str) -> Result<bool> {
+/// Ends a claim code of the scope's, and says what it was; `None` where there is none.
+pub async fn delete_claim_code(tx: &mut Tx, claim_code_id: &str) -> Result<Option<ClaimCode>> {
     let (tenant, scope) = (tx.tenant(), tx.scope().clone());
     let sites = within_sites(&scope, 3);
-    let query = tx.query_built(format!("DELETE FROM claim_code WHERE tenant = $1 AND claim_code_id = $2{sites}"));
-    Ok(query.bind(tenant).bind(claim_code_id).bind_all(scope.sites()).execute().await? == 1)
+    let query = tx.query_built(format!(
+        "DELETE FROM claim_code WHERE tenant = $1 AND claim_code_id = $2{sites} RETURNING {}",
+        claim_columns!()
+    ));
+    let query = query.bind(tenant).bind(claim_code_id).bind_all(scope.sites());
+    query.fetch_optional().await?.as_ref().map(read_claim_code).transpose()
 }

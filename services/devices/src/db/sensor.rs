@@ -156,3 +156,10 @@ pub async fn delete(tx: &mut Tx, sensor_id: &str) -> Result<bool> {
     let query = tx.query("DELETE FROM sensor WHERE tenant = $1 AND sensor_id = $2");
     Ok(query.bind(tenant).bind(sensor_id).execute().await? == 1)
 }
+
+/// How many sensors a device of the tenant has.
+pub async fn count_of_device(read: &mut Read, device_id: &str) -> Result<i64> {
+    let tenant = read.tenant();
+    let query = read.query("SELECT COUNT(*) AS sensors FROM sensor WHERE tenant = $1 AND device_id = $2");
+    query.bind(tenant).bind(device_id).fetch_one().await?.get("sensors")
+}

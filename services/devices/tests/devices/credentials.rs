@@ -118,7 +118,6 @@ pub async fn a_devices_credential_is_made_rotated_and_ended(engine: Engine) {
     assert_eq!((told.credential_id.as_str(), told.site_id.as_str()), (first.credential_id.as_str(), "north"));
     assert_eq!((told.device_id.as_str(), told.bridge_id.as_str(), told.may_register), ("lab", "", false));
     assert_eq!((told.token_hash.len(), &told.expire_time), (32, &first.expire_time));
-    assert!(!told.token_hash.windows(8).any(|part| token.as_bytes().windows(8).any(|of| of == part)));
 
     let overlap = Some(time::from_duration(Duration::from_secs(3600)));
     let rotate = proto::RotateCredentialRequest { credential_id: first.credential_id.clone(), overlap };
@@ -132,6 +131,14 @@ pub async fn a_devices_credential_is_made_rotated_and_ended(engine: Engine) {
     assert_eq!(ends.expire_time.expect("an end").seconds, system.clock.now_seconds() + 3600);
     let ids = |all: Vec<proto::Credential>| all.into_iter().map(|one| one.credential_id).collect::<Vec<_>>();
     assert_eq!(ids(listed(&user, "lab").await).len(), 2);
+    let rotate_again = proto::RotateCredentialRequest { credential_id: first.credential_id.clone(), overlap: None };
+    let twice = ask!(user, rotate_credential(rotate_again)).expect("rotated").credential.expect("a credential");
+    assert_eq!(twice.expire_time, first.expire_time, "it lives as long as the first was made for");
+    let delete = proto::DeleteCredentialRequest { credential_id: twice.credential_id };
+    ask!(user, delete_credential(delete)).expect("deleted");
+    for _ in 0..3 {
+        heard.next().await;
+    }
     system.clock.advance(Duration::from_secs(3601));
     let user = system.operator();
     assert_eq!(ids(listed(&user, "lab").await), [second.credential_id.as_str()]);
@@ -280,6 +287,12 @@ pub async fn a_bridge_brings_devices_of_its_prefixes_up_to_its_quota(engine: Eng
     let foreign = answer(telemetry.ensure_sensors(ensure(&["gw2-a.t"])).await).expect_err("not its prefix");
     assert_eq!(foreign.code(), Code::Invalid);
     assert_eq!(user.sensor_ids().await, ["gw1-a.h", "gw1-a.t", "gw1-b.h", "gw1-b.t"]);
+    let pretended = proto::Device { origin: "bridge:gw1".into(), ..device("gw1-z") };
+    assert_eq!(user.create_device(pretended).await.expect_err("a bridge's").fields()[0].field, "device.origin");
+    let sensors: Vec<String> = (0..260).map(|n| format!("gw1-a.s{n}")).collect();
+    let ids: Vec<&str> = sensors.iter().map(String::as_str).collect();
+    let many = answer(telemetry.ensure_sensors(ensure(&ids)).await).expect_err("too many of one device");
+    assert_eq!((many.code(), many.reason()), (Code::Exhausted, "BRIDGE_SENSORS"));
     user.create_device(proto::Device { site_id: "south".into(), ..device("gw1-s") }).await.expect("made");
     let elsewhere = answer(telemetry.ensure_sensors(ensure(&["gw1-s.t"])).await).expect_err("another site's device");
     assert_eq!(elsewhere.code(), Code::NotFound);
@@ -315,6 +328,19 @@ pub async fn a_device_gets_its_credential_with_a_claim_code(engine: Engine) {
 
     let outside = answer(nobody.claim_device(claim(&code.code, "bq-1")).await).expect_err("not its prefix");
     assert_eq!(outside.fields()[0].field, "device_id");
+    // whose answer was lost asks again; then the first token is worth nothing
+    let again = answer(nobody.claim_device(claim(&code.code, "aq-1")).await).expect("asked again");
+    let (first, second) = (claimed.credential.expect("one"), again.credential.expect("another"));
+    let there = listed(&user, "aq-1").await;
+    assert_eq!((there.len(), &there[0].credential_id), (1, &second.credential_id));
+    assert_ne!(first.credential_id, second.credential_id);
+    let used = proto::CredentialUse {
+        tenant: "default".into(),
+        credential_id: second.credential_id,
+        time: Some(prost_types::Timestamp { seconds: system.clock.now_seconds(), nanos: 0 }),
+    };
+    let mut telemetry = system.credentials_of("telemetry");
+    answer(telemetry.note_credential_use(proto::NoteCredentialUseRequest { uses: vec![used] }).await).expect("told");
     let twice = answer(nobody.claim_device(claim(&code.code, "aq-1")).await).expect_err("it has one");
     assert_eq!(twice.reason(), "DEVICE_HAS_CREDENTIAL");
     user.create_device(proto::Device { site_id: "south".into(), ..crate::system::device("aq-s") }).await.expect("made");

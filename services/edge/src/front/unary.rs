@@ -28,6 +28,10 @@ impl Inner {
         let Some(spool) = self.spool.as_ref().filter(|_| method.policy.spool) else {
             return self.direct(index, body, visitor).await;
         };
+        // the token of a machine is good for long and is not written to the disk: such a call is not kept
+        if let Standing::Machine(..) = &visitor.standing {
+            return self.direct(index, body, visitor).await;
+        }
         let Standing::User(authorization, claims) = &visitor.standing else {
             // whose it is cannot be told shortly after a start; it may not overtake what waits, either
             if spool.holds(&method.service) {

@@ -187,10 +187,10 @@ impl Api {
                     }
                     intake.add(index, series, time, value, validate::quality(sensor, value, quality));
                 }
-                Some(Place::Aside { register }) => {
+                Some(Place::Aside { register, .. }) => {
                     let room = match &mut room {
                         Some(room) => room,
-                        none => none.insert(self.aside.room(&self.engine, &sender.tenant).await?),
+                        none => none.insert(self.aside.room(&self.engine, sender).await?),
                     };
                     if *room == 0 {
                         intake.refuse(index, "sensor_id", Verdict::Quota, QUARANTINE_FULL);
@@ -205,6 +205,7 @@ impl Api {
                         quality,
                         received: self.engine.clock.now_micros(),
                         sender: sender.actor.clone(),
+                        site: sender.site().to_owned(),
                         register: *register,
                     };
                     intake.keep(index, kept);
@@ -214,7 +215,7 @@ impl Api {
                 }
             }
         }
-        self.aside.add(&sender.tenant, intake.kept.len() as u64);
+        self.aside.add(sender, intake.kept.len() as u64);
         Ok(intake)
     }
 

@@ -153,10 +153,10 @@ impl Session {
                     pb::Announced { sensor_id: id.clone(), outcome, reason: String::new() }
                 }
                 Some(Place::Refused(verdict, words)) => refused(validate::word(*verdict), words),
-                Some(Place::Aside { register: true }) => {
+                Some(Place::Aside { again: true, .. }) => {
                     refused("UNAVAILABLE", "the registry of devices cannot be asked now; try again")
                 }
-                Some(Place::Aside { register: false }) | None => {
+                Some(Place::Aside { again: false, .. }) | None => {
                     refused("UNKNOWN_SENSOR", "nobody has registered the sensor")
                 }
             });

@@ -30,6 +30,11 @@ const MAIN: &[Migration] = &[
 const LOG: &[Migration] = &[
     Migration { version: 1, name: "telemetry log", sql: include_str!("../../migrations/log/0001_telemetry_log.sql") },
     Migration { version: 2, name: "batch digest", sql: include_str!("../../migrations/log/0002_batch_digest.sql") },
+    Migration {
+        version: 3,
+        name: "quarantine sender",
+        sql: include_str!("../../migrations/log/0003_quarantine_sender.sql"),
+    },
 ];
 
 /// The two databases of telemetry. Cheap to clone.

@@ -24,6 +24,8 @@ pub struct Kept {
     pub received: i64,
     /// Who sent it.
     pub sender: String,
+    /// The site that a sender speaks for who is a bridge; empty = the whole tenant.
+    pub site: String,
     /// The sender may register sensors, and `devices` could not be asked.
     pub register: bool,
 }
@@ -43,12 +45,12 @@ pub struct Waiting {
     pub sender: String,
 }
 
-/// Keeps a reading aside; one of the same sensor and time gives way.
+/// Keeps a reading aside; one of the same sensor, time and sender gives way.
 pub async fn insert(tx: &mut Tx, kept: &Kept) -> Result<()> {
     tx.query(
-        "INSERT INTO quarantine (tenant, sensor_id, time_ns, bits, quality, received, sender, register) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, sensor_id, time_ns) \
-         DO UPDATE SET bits = $4, quality = $5, received = $6, sender = $7, register = $8",
+        "INSERT INTO quarantine (tenant, sensor_id, time_ns, bits, quality, received, sender, register, site) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant, sensor_id, time_ns, sender) \
+         DO UPDATE SET bits = $4, quality = $5, received = $6, register = $8, site = $9",
     )
     .bind(&kept.tenant)
     .bind(&kept.sensor_id)
@@ -58,15 +60,22 @@ pub async fn insert(tx: &mut Tx, kept: &Kept) -> Result<()> {
     .bind(kept.received)
     .bind(&kept.sender)
     .bind(kept.register)
+    .bind(&kept.site)
     .execute()
     .await?;
     Ok(())
 }
 
-/// How many readings of a tenant are kept aside.
-pub async fn count(read: &mut Read, tenant: &str) -> Result<u64> {
-    let query = read.query("SELECT COUNT(*) AS n FROM quarantine WHERE tenant = $1");
-    query.bind(tenant).fetch_one().await?.get("n")
+/// How many readings of a tenant are kept aside; of one sender, unless that is empty.
+pub async fn count(read: &mut Read, tenant: &str, sender: &str) -> Result<u64> {
+    let query = match sender {
+        "" => read.query("SELECT COUNT(*) AS n FROM quarantine WHERE tenant = $1").bind(tenant),
+        sender => {
+            let query = read.query("SELECT COUNT(*) AS n FROM quarantine WHERE tenant = $1 AND sender = $2");
+            query.bind(tenant).bind(sender)
+        }
+    };
+    query.fetch_one().await?.get("n")
 }
 
 /// A page of a tenant's waiting sensors, by id.
@@ -109,26 +118,36 @@ pub async fn waiting(read: &mut Read) -> Result<Vec<(String, String, bool)>> {
 /// Readings of a sensor in order of time, at most `limit`.
 pub async fn list(read: &mut Read, tenant: &str, sensor_id: &str, limit: u32) -> Result<Vec<Kept>> {
     let query = read.query(
-        "SELECT time_ns, bits, quality, received, sender, register FROM quarantine \
-         WHERE tenant = $1 AND sensor_id = $2 ORDER BY time_ns LIMIT $3",
+        "SELECT time_ns, bits, quality, received, sender, site, register FROM quarantine \
+         WHERE tenant = $1 AND sensor_id = $2 ORDER BY time_ns, received DESC, sender LIMIT $3",
     );
     read_kept(tenant, sensor_id, &query.bind(tenant).bind(sensor_id).bind(limit).fetch_all().await?)
 }
 
-/// The same, without what another device than the sensor's own has sent.
-pub async fn list_of_device(
+/// The same, without what the sensor's device and site do not admit: what another device has sent, and what a bridge has that speaks
+/// for another site, or that sent it for another device.
+pub async fn list_admitted(
     read: &mut Read,
     tenant: &str,
     sensor_id: &str,
-    device: &str,
+    (device, site): (&str, &str),
     limit: u32,
 ) -> Result<Vec<Kept>> {
     let query = read.query(
-        "SELECT time_ns, bits, quality, received, sender, register FROM quarantine \
-         WHERE tenant = $1 AND sensor_id = $2 AND (sender NOT LIKE 'device:%' OR sender = $3) ORDER BY time_ns LIMIT $4",
+        "SELECT time_ns, bits, quality, received, sender, site, register FROM quarantine \
+         WHERE tenant = $1 AND sensor_id = $2 AND (sender = $3 \
+         OR (sender LIKE 'bridge:%' AND $4 = 1 AND (site = '' OR site = $5)) \
+         OR (sender NOT LIKE 'device:%' AND sender NOT LIKE 'bridge:%')) \
+         ORDER BY time_ns, received DESC, sender LIMIT $6",
     );
     let sender = format!("device:{device}");
-    read_kept(tenant, sensor_id, &query.bind(tenant).bind(sensor_id).bind(sender).bind(limit).fetch_all().await?)
+    let query = query.bind(tenant).bind(sensor_id).bind(sender).bind(device == device_of(sensor_id)).bind(site);
+    read_kept(tenant, sensor_id, &query.bind(limit).fetch_all().await?)
+}
+
+/// The device that a sensor is of by its name, which is what a bridge is admitted by.
+pub fn device_of(sensor_id: &str) -> &str {
+    sensor_id.split_once('.').map_or(sensor_id, |(device, _)| device)
 }
 
 fn read_kept(tenant: &str, sensor_id: &str, rows: &[Row]) -> Result<Vec<Kept>> {
@@ -142,6 +161,7 @@ fn read_kept(tenant: &str, sensor_id: &str, rows: &[Row]) -> Result<Vec<Kept>> {
                 quality: Quality(u8::try_from(row.get::<i64>("quality")?).map_err(Error::internal)?),
                 received: row.get("received")?,
                 sender: row.get("sender")?,
+                site: row.get("site")?,
                 register: row.get("register")?,
             })
         })
@@ -218,21 +238,32 @@ mod tests {
             quality: Quality::USUAL,
             received: time,
             sender: "user:ada".into(),
+            site: String::new(),
             register: false,
         }
     }
 
     #[tokio::test]
-    async fn what_another_device_has_sent_is_not_the_devices() {
+    async fn what_the_sensors_device_and_site_do_not_admit_stays_aside() {
         let temporary = Store::open_temp("telemetry-log", LOG, Clock::fixed(0)).await.expect("store");
         let mut tx = temporary.store.tx(&Scope::system()).await.expect("tx");
-        for (time, sender) in ["user:ada", "device:a", "device:b", "bridge:b"].into_iter().enumerate() {
-            insert(&mut tx, &Kept { sender: sender.into(), ..kept(time as i64, 1.0) }).await.expect("kept");
+        let sent = [("user:ada", ""), ("device:lab", ""), ("device:b", ""), ("bridge:a", ""), ("bridge:n", "north")];
+        for (sender, site) in sent {
+            // at the same time: none takes the place of another
+            insert(&mut tx, &Kept { sender: sender.into(), site: site.into(), ..kept(7, 1.0) }).await.expect("kept");
         }
-        let senders = |kept: Vec<Kept>| kept.into_iter().map(|kept| kept.sender).collect::<Vec<_>>();
-        let its = list_of_device(&mut tx, "acme", "lab.a", "a", 10).await.expect("listed");
-        assert_eq!(senders(its), ["user:ada", "device:a", "bridge:b"]);
-        assert_eq!(list(&mut tx, "acme", "lab.a", 10).await.expect("listed").len(), 4);
+        let mut senders = async |device: &str, site: &str| {
+            let kept = list_admitted(&mut tx, "acme", "lab.a", (device, site), 10).await.expect("listed");
+            kept.into_iter().map(|kept| kept.sender).collect::<Vec<_>>()
+        };
+        assert_eq!(senders("lab", "north").await, ["bridge:a", "bridge:n", "device:lab", "user:ada"]);
+        assert_eq!(senders("lab", "south").await, ["bridge:a", "device:lab", "user:ada"]);
+        assert_eq!(senders("b", "north").await, ["device:b", "user:ada"], "registered for another device");
+        assert_eq!(list(&mut tx, "acme", "lab.a", 10).await.expect("listed").len(), 5);
+        let counted = [("", 5), ("device:b", 1), ("device:c", 0)];
+        for (sender, readings) in counted {
+            assert_eq!(count(&mut tx, "acme", sender).await.expect("counted"), readings, "{sender}");
+        }
     }
 
     #[tokio::test]
