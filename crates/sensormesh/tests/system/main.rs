@@ -12,6 +12,7 @@ mod failure;
 mod fairness;
 mod faults;
 mod identity;
+mod isolation;
 mod life;
 mod load;
 mod losses;

@@ -54,7 +54,7 @@ const USERS: [User; 10] = [
 ];
 
 /// Tokens as `auth` makes them, with its own key.
-struct Tokens {
+pub struct Tokens {
     kid: String,
     own: EncodingKey,
     stranger: EncodingKey,
@@ -63,7 +63,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    async fn of(system: &System) -> Self {
+    pub async fn of(system: &System) -> Self {
         let files = std::fs::read_dir(system.data_dir().join("auth")).expect("the keys of auth").flatten();
         let found = files.map(|file| file.path()).find_map(|path| {
             let kid = path.file_name()?.to_str()?.strip_prefix("signing-key-")?.strip_suffix(".pem")?.to_owned();
@@ -98,6 +98,11 @@ impl Tokens {
         }
     }
 
+    /// The token of an administrator of another tenant.
+    pub fn of_tenant(&self, tenant: &str) -> String {
+        self.signed(Role::Admin, jiff::Timestamp::now().as_second(), tenant, &self.own)
+    }
+
     /// A token of a session of its own, so that none ends another's.
     fn make(&self, user: User) -> Option<String> {
         let now = jiff::Timestamp::now().as_second();
@@ -110,22 +115,26 @@ impl Tokens {
             User::Forged => (Role::PlatformAdmin, now, &self.stranger),
             User::Of(role) => (role, now, &self.own),
         };
+        Some(self.signed(role, issued, "default", key))
+    }
+
+    fn signed(&self, role: Role, issued: i64, tenant: &str, key: &EncodingKey) -> String {
         let claims = Claims {
             iss: "sensormesh".into(),
             aud: "sensormesh".into(),
             sub: "of-the-matrix".into(),
             name: "matrix".into(),
             role,
-            tenant: "default".into(),
+            tenant: tenant.into(),
             sites: Vec::new(),
-            sid: random::id(now),
-            jti: random::id(now),
+            sid: random::id(issued),
+            jti: random::id(issued),
             iat: issued,
             exp: issued + 600,
         };
         let header =
             Header { typ: Some("at+jwt".into()), kid: Some(self.kid.clone()), ..Header::new(Algorithm::ES256) };
-        Some(jsonwebtoken::encode(&header, &claims, key).expect("a token"))
+        jsonwebtoken::encode(&header, &claims, key).expect("a token")
     }
 }
 
@@ -168,9 +177,19 @@ impl Decoder for Raw {
 
 /// The outcome of a call with an empty message, which most methods find wrong: after they have admitted the caller.
 async fn outcome(channel: &Channel, method: &Method, token: Option<String>) -> Code {
+    answer(channel, method, token, Vec::new()).await.err().map_or(Code::Ok, |status| status.code())
+}
+
+/// The first message of the answer to this one; `None` where a stream says nothing at first.
+pub async fn answer(
+    channel: &Channel,
+    method: &Method,
+    token: Option<String>,
+    message: Vec<u8>,
+) -> Result<Option<Vec<u8>>, Status> {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.expect("connected");
-    let mut request = Request::new(tokio_stream::once(Vec::new()));
+    let mut request = Request::new(tokio_stream::once(message));
     request.set_timeout(Duration::from_secs(20));
     // one of those that each mount the mesh's own service
     request.metadata_mut().insert("sensormesh-service", "rooms".parse().expect("a header"));
@@ -178,13 +197,8 @@ async fn outcome(channel: &Channel, method: &Method, token: Option<String>) -> C
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     }
     let path = http::uri::PathAndQuery::from_static(method.path);
-    match client.streaming(request, path, Raw).await {
-        Err(status) => status.code(),
-        Ok(mut answer) => match tokio::time::timeout(FIRST, answer.get_mut().message()).await {
-            Ok(Err(status)) => status.code(),
-            _ => Code::Ok,
-        },
-    }
+    let mut answer = client.streaming(request, path, Raw).await?;
+    tokio::time::timeout(FIRST, answer.get_mut().message()).await.unwrap_or(Ok(None))
 }
 
 /// The exact code of a refusal; `None` where the caller is admitted, whatever comes of it.
@@ -204,8 +218,11 @@ fn refusal(method: &Method, user: User) -> Option<Code> {
 /// The same of a service that calls for itself.
 fn refusal_of_service(method: &Method, service: &str) -> Option<Code> {
     match service {
-        _ if method.policy.public || method.policy.admits_service(service) => None,
+        _ if method.policy.public => None,
+        // a person, who is no service
         "operator" if method.policy.admits_role(Role::PlatformAdmin) => None,
+        "operator" => Some(Code::PermissionDenied),
+        _ if method.policy.admits_service(service) => None,
         // somebody behind it has to log in
         "edge" if method.policy.min_role.is_some() => Some(Code::Unauthenticated),
         _ => Some(Code::PermissionDenied),
