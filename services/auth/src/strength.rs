@@ -38,7 +38,7 @@ impl Strength {
             let mut about = "is easily guessed".to_owned();
             if let Some(feedback) = found.feedback() {
                 let words = feedback.warning().map(|warning| warning.to_string()).into_iter();
-                let words = words.chain(feedback.suggestions().iter().map(|suggestion| suggestion.to_string()));
+                let words = words.chain(feedback.suggestions().iter().map(ToString::to_string));
                 for (nth, sentence) in words.enumerate() {
                     about += if nth == 0 { ": " } else { " " };
                     about += &sentence;

@@ -120,8 +120,8 @@ pub fn fields(update_mask: Option<&prost_types::FieldMask>, brought: &proto::Bri
 }
 
 fn prefixes(prefixes: Vec<String>) -> Result<Vec<String>> {
-    let each = prefixes.iter().enumerate();
-    each.map(|(i, prefix)| rules::device_id(prefix, &format!("bridge.prefixes[{i}]"))).collect::<Result<()>>()?;
+    let mut each = prefixes.iter().enumerate();
+    each.try_for_each(|(i, prefix)| rules::device_id(prefix, &format!("bridge.prefixes[{i}]")))?;
     Ok(prefixes)
 }
 

@@ -66,7 +66,7 @@ pub async fn list(
         match entries {
             Ok(entries) => told.push((service.clone(), entries)),
             Err(error) if matches!(error.code(), Code::Unavailable | Code::Timeout) => {
-                answer.missing_services.push(service.clone())
+                answer.missing_services.push(service.clone());
             }
             Err(error) => return Err(error),
         }

@@ -109,7 +109,7 @@ pub(crate) async fn tell_uses(mesh: Mesh, shutdown: Shutdown) -> Result<()> {
                 None => return Ok(()),
                 Some(Ok(_)) => some.iter().zip(times).for_each(|(machine, used)| machine.was_told(used)),
                 Some(Err(status)) => {
-                    tracing::debug!(error = ?Error::from(status), "the use of credentials was not told")
+                    tracing::debug!(error = ?Error::from(status), "the use of credentials was not told");
                 }
             }
         }

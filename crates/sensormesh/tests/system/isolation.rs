@@ -18,7 +18,9 @@ both_shapes!(f64_ids_of_another_tenant_are_as_if_nobody_had_them);
 /// Fields that name nothing of a tenant's: the caller's own words.
 const OWN_WORDS: [&str; 5] = ["request_id", "batch_id", "client_id", "trace_id", "tenant"];
 /// What differs between two answers to the same question: times, chance, and what stands for a place in a log.
-const CHANCE: [&str; 12] = [
+const CHANCE: [&str; 14] = [
+    "claimCodeId",
+    "credentialId",
     "token",
     "secret",
     "code",
@@ -164,7 +166,10 @@ async fn asked(edge: &Channel, method: &Method, token: &str, ids: &Ids, skipped:
     let sent = request(&input, ids, skipped, DEEP).encode_to_vec();
     match answer(edge, method, Some(token.to_owned()), sent).await {
         Err(status) => {
-            let details = named(&String::from_utf8_lossy(status.details()), ids);
+            // the order of what an error tells beside its reason is that of a hash table
+            let mut details: Vec<char> = named(&String::from_utf8_lossy(status.details()), ids).chars().collect();
+            details.sort_unstable();
+            let details: String = details.into_iter().collect();
             format!("{:?} {} {details:?}", status.code(), named(status.message(), ids))
         }
         Ok(None) => "nothing".to_owned(),

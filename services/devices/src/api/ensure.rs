@@ -44,7 +44,7 @@ impl Api {
             let bridge = db::bridge::find(&mut read, &request.bridge_id).await?;
             let bridge = bridge.ok_or_else(|| Error::not_found("bridge", &request.bridge_id))?;
             let unknown = request.sensors.iter().filter(|sensor| !known.contains_key(&sensor.sensor_id));
-            demand(&mut read, &bridge, unknown.map(|sensor| device_named(sensor)).collect()).await?;
+            demand(&mut read, &bridge, unknown.map(device_named).collect()).await?;
         }
         drop(read);
 
