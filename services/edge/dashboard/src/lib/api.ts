@@ -59,7 +59,7 @@ export async function pages<T>(page: (pageToken: string) => Promise<{ items: T[]
 export function reason(error: unknown): string {
   for (const detail of ConnectError.from(error).details) {
     if (!("type" in detail) || detail.type !== "google.rpc.ErrorInfo") continue;
-    const [tag, length] = detail.value;
+    const [tag, length = 0x80] = detail.value;
     if (tag === 0x0a && length < 0x80) return new TextDecoder().decode(detail.value.subarray(2, 2 + length));
   }
   return "";
