@@ -36,7 +36,7 @@ export default {
     await page.getByRole("button", { name: "Cancel" }).click();
 
     await page.getByRole("button", { name: "New bridge" }).click();
-    await page.getByLabel("Id").fill("gw1");
+    await page.getByLabel("Id", { exact: true }).fill("gw1");
     await page.getByLabel("What its devices' ids begin with").fill("gw1-");
     await page.getByRole("button", { name: "Make it" }).click();
     await page.getByRole("button", { name: "New token" }).click();
