@@ -14,10 +14,9 @@ use sensormesh_types::{Caller, Code, Error, Principal, Result, Scope};
 use crate::catalog::{Known, Sensor, Series};
 use crate::db;
 use crate::db::answer::{Door, Name};
-use crate::db::quarantine::device_of;
 use crate::engine::State;
 use crate::tasks::told;
-use crate::validate::is_sensor_id;
+use crate::validate::{device_of, is_sensor_id};
 
 /// Sensors registered with one call.
 const AT_ONCE: usize = 1000;

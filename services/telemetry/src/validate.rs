@@ -57,6 +57,11 @@ pub fn word(verdict: Verdict) -> &'static str {
     verdict.as_str_name().trim_start_matches("VERDICT_")
 }
 
+/// The device that a sensor is of by its name, which is what a bridge is admitted by.
+pub fn device_of(sensor_id: &str) -> &str {
+    sensor_id.split_once('.').map_or(sensor_id, |(device, _)| device)
+}
+
 /// Whether it can be a sensor's id: up to 128 letters, digits, `_`, `-`, `:` and `.`, the first a letter or a digit.
 pub fn is_sensor_id(id: &str) -> bool {
     id.len() <= ID_LENGTH

@@ -4,6 +4,8 @@ use sensormesh_series::Quality;
 use sensormesh_store::{Read, Row, Tx};
 use sensormesh_types::{Error, Result};
 
+use crate::validate::device_of;
+
 /// Readings that one statement removes.
 const REMOVED_AT_ONCE: usize = 100;
 
@@ -143,11 +145,6 @@ pub async fn list_admitted(
     let sender = format!("device:{device}");
     let query = query.bind(tenant).bind(sensor_id).bind(sender).bind(device == device_of(sensor_id)).bind(site);
     read_kept(tenant, sensor_id, &query.bind(limit).fetch_all().await?)
-}
-
-/// The device that a sensor is of by its name, which is what a bridge is admitted by.
-pub fn device_of(sensor_id: &str) -> &str {
-    sensor_id.split_once('.').map_or(sensor_id, |(device, _)| device)
 }
 
 fn read_kept(tenant: &str, sensor_id: &str, rows: &[Row]) -> Result<Vec<Kept>> {
